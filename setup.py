@@ -1,8 +1,8 @@
 """Map the checkout's folders to the packages under which they are installed.
 
-The folders `wire`, `nodes`, `manager` and `tools` become `alpyne_grid.wire` and so on: as top-level packages in
-site-packages they would be shadowed by a user's own `tools.py`, or overwrite another distribution's `tools`.
-Everything else about the distribution stands in pyproject.toml.
+The folders `wire`, `nodes`, `manager` and `tools` become `alpyne_grid.wire` and so on: as top-level
+packages in site-packages they would be shadowed by a user's own `tools.py`, or overwrite another
+distribution's `tools`. Everything else about the distribution stands in pyproject.toml.
 """
 
 from setuptools import find_packages, setup

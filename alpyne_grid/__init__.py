@@ -1,8 +1,9 @@
 """Alpyne: grid computing for a handful of unlike machines.
 
-The sub-packages are `alpyne_grid.manager` (the library to embed), `alpyne_grid.nodes` (the daemons),
-`alpyne_grid.wire` (the protocol over asyncio) and `alpyne_grid.tools` (the command line). Installed, they lie
-beside this file; in a checkout they are the folders of the same names in its root.
+The sub-packages are `alpyne_grid.manager` (the library to embed), `alpyne_grid.nodes` (the
+daemons), `alpyne_grid.wire` (the protocol over asyncio) and `alpyne_grid.tools` (the command
+line). Installed, they lie beside this file; in a checkout they are the folders of the same names
+in its root.
 """
 
 from pathlib import Path
