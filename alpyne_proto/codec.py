@@ -1,0 +1,184 @@
+"""Meta maps and rows: messages to bytes and back (spec/PROTOCOL.md, "Meta" and "Rows").
+
+Meta is one msgpack map with ascending unsigned integer keys. msgpack alone accepts duplicate keys,
+deep nesting and extension types; all of these are refused here.
+"""
+
+import struct as _struct
+from collections.abc import Iterable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+import msgpack
+
+from alpyne_proto import limits
+from alpyne_proto.errors import CodecError, LocalProtocolError
+from alpyne_proto.registry import MESSAGES, Message, Shape, Spec, build, to_map
+
+_ROW = _struct.Struct(">HI")
+_MessageT = TypeVar("_MessageT", bound=Message)
+
+
+def _refuse_ext(code: int, data: bytes) -> NoReturn:
+    raise CodecError(f"meta: extension type {code} is not allowed")
+
+
+def _ascending(pairs: list[tuple[Any, Any]]) -> dict[int, Any]:
+    """Build one map, refusing too many, unordered, repeated and non-integer keys."""
+    if len(pairs) > limits.META_KEYS:
+        raise CodecError(f"meta: a map of {len(pairs)} keys, at most {limits.META_KEYS}")
+    last = -1
+    for key, _ in pairs:
+        if type(key) is not int or key <= last:
+            raise CodecError(f"meta: key {key!r:.40} after {last}; keys are rising integers")
+        last = key
+    return dict(pairs)
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if left == 0:
+        raise CodecError(f"meta: nested deeper than {limits.META_DEPTH}")
+    if type(value) is dict:
+        for item in value.values():
+            if type(item) in (dict, list):
+                _check_depth(item, left - 1)
+    else:
+        for item in value:
+            if type(item) in (dict, list):
+                _check_depth(item, left - 1)
+
+
+def unpack_map(meta: bytes | memoryview) -> dict[int, Any]:
+    """Return the map in ``meta`` (at most META_MAX bytes); CodecError for anything else."""
+    if len(meta) > limits.META_MAX:
+        raise CodecError(f"meta: {len(meta)} bytes, at most {limits.META_MAX}")
+    try:
+        plain = msgpack.unpackb(
+            meta,
+            strict_map_key=False,
+            object_pairs_hook=_ascending,
+            ext_hook=_refuse_ext,
+            timestamp=0,
+            max_map_len=limits.META_KEYS,
+            max_array_len=1024,
+            max_ext_len=0,  # also refuses timestamps, which the hook does not see
+        )
+    except CodecError:
+        raise
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise CodecError(f"meta: not one msgpack map: {type(error).__name__}") from None
+    if type(plain) is not dict:
+        raise CodecError(f"meta: expected a map, got {type(plain).__name__}")
+    _check_depth(plain, limits.META_DEPTH)
+    return plain
+
+
+def encode(message: Message) -> bytes:
+    """Return the meta bytes of ``message``; LocalProtocolError where it breaks its own bounds."""
+    spec = message.SPEC
+    try:
+        plain = to_map(spec, message)
+    except CodecError as error:
+        raise LocalProtocolError(str(error)) from None
+    if spec.shape is not Shape.CONTROL and spec.shape is not Shape.STRUCT:
+        plain = {0: spec.code, **plain}
+    meta: bytes = msgpack.packb(plain)
+    if len(meta) > limits.META_MAX:
+        raise LocalProtocolError(
+            f"{spec.name}: {len(meta)} bytes of meta, at most {limits.META_MAX}; "
+            "send long values as rows or as the body"
+        )
+    return meta
+
+
+def decode(meta: bytes | memoryview, shapes: Iterable[Shape], *, lenient: bool) -> Message:
+    """Return the message in ``meta``, which must be of one of ``shapes``.
+
+    ``lenient``: skip unknown odd keys (state OPEN only). Raises CodecError.
+    """
+    plain = unpack_map(meta)
+    code = plain.pop(0, None)
+    spec = MESSAGES.get(code) if type(code) is int else None
+    if spec is None or spec.shape not in shapes:
+        raise CodecError(f"meta: message code {code!r:.20} is not known here")
+    result: Message = build(spec, plain, spec.name, lenient=lenient)
+    return result
+
+
+def decode_as(meta: bytes | memoryview, cls: type[_MessageT], *, lenient: bool) -> _MessageT:
+    """Return the message of class ``cls`` in ``meta`` (hellos, control frames, trailers)."""
+    spec: Spec = cls.SPEC
+    plain = unpack_map(meta)
+    if spec.shape is not Shape.CONTROL and plain.pop(0, None) != spec.code:
+        raise CodecError(f"meta: expected {spec.name} (code {spec.code:#x})")
+    result: _MessageT = build(spec, plain, spec.name, lenient=lenient)
+    return result
+
+
+def encode_row(row: Message, payload: bytes | memoryview = b"") -> bytes:
+    """Return one row: ``>HI`` lengths, meta, payload."""
+    spec = row.SPEC
+    if len(payload) > spec.payload_max:
+        raise LocalProtocolError(
+            f"{spec.name}: payload of {len(payload)} bytes, at most {spec.payload_max}"
+        )
+    meta = encode(row)
+    return b"".join((_ROW.pack(len(meta), len(payload)), meta, payload))
+
+
+class RowReader:
+    """Rows out of a body that arrives in any pieces.
+
+    ``allowed`` are the row codes that the body may hold. Nothing is allocated from an announced
+    length: bytes are kept only as they arrive, and a length over its bound raises at once.
+    """
+
+    def __init__(self, allowed: Iterable[int], *, lenient: bool = True) -> None:
+        self._allowed = frozenset(allowed)
+        self._most = max((MESSAGES[code].payload_max for code in self._allowed), default=0)
+        self._lenient = lenient
+        self._buffer = bytearray()
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a row that has not arrived whole; not 0 at the end means a truncated row."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes | memoryview) -> Iterator[tuple[Message, bytes]]:
+        """Take ``data`` and yield each whole (row, payload); CodecError for a bad one."""
+        self._buffer += data
+        at = 0
+        try:
+            while len(self._buffer) - at >= limits.ROW_HEADER:
+                meta_size, payload_size = _ROW.unpack_from(self._buffer, at)
+                if meta_size > limits.META_MAX or payload_size > self._most:
+                    raise CodecError(
+                        f"row: meta {meta_size} and payload {payload_size} bytes, "
+                        f"at most {limits.META_MAX} and {self._most}"
+                    )
+                begin = at + limits.ROW_HEADER
+                end = begin + meta_size + payload_size
+                if end > len(self._buffer):
+                    break
+                meta = bytes(self._buffer[begin : begin + meta_size])
+                row = decode(meta, (Shape.ROW,), lenient=self._lenient)
+                spec = row.SPEC
+                if spec.code not in self._allowed or payload_size > spec.payload_max:
+                    raise CodecError(f"row: {spec.name} of {payload_size} bytes is not legal here")
+                payload = bytes(self._buffer[begin + meta_size : end])
+                at = end
+                yield row, payload
+        finally:
+            del self._buffer[:at]
+
+    def finish(self) -> None:
+        """Raise CodecError where the body ended inside a row."""
+        if self._buffer:
+            raise CodecError(f"row: the body ended {len(self._buffer)} bytes into a row")
+
+
+def read_rows(body: bytes, allowed: Iterable[int]) -> list[tuple[Message, bytes]]:
+    """Return all rows of a whole body; CodecError for a bad or truncated one."""
+    reader = RowReader(allowed)
+    rows = list(reader.feed(body))
+    reader.finish()
+    return rows
