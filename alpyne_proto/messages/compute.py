@@ -363,7 +363,7 @@ class PushEvents(Message):
 @message(0x35, shape=Shape.ROW, sender=Role.NODE, payload_max=limits.RESULT_INLINE_MAX)
 @dataclass(frozen=True, slots=True)
 class JobEvent(Message):
-    """A job's state changed; a result up to 48 KiB is the payload, a larger one is for GetResult."""
+    """A job's state changed; a result up to 48 KiB is the payload, larger ones by GetResult."""
 
     sequence: Annotated[int, Field(2, U64, "rising per account and store")]
     job_id: Annotated[bytes, Field(4, ID16, "job")]
