@@ -1,0 +1,1 @@
+"""Compute nodes: a durable queue of jobs, run in workers by a back end."""

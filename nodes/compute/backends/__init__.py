@@ -1,0 +1,1 @@
+"""Back ends: what runs a job. ``base`` is the seam, ``process`` the embedded one."""

@@ -1,0 +1,142 @@
+"""The seam between the job table and what runs jobs; one contract suite tests every back end.
+
+    table --run(task, sink)--> back end --started, output*, ended--> sink
+    table --cancel(execution)--> back end --ended (with the receipt)--> sink
+
+All calls happen on the event loop's thread, both ways. For every ``run`` the sink gets exactly one
+``ended``, as the last call about that execution, at the earliest after ``run`` has returned: also
+when the worker crashed, when it could not be started (FAILED, cause NODE) and after ``cancel``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
+
+from alpyne_proto.messages.compute import Cause, JobForm, JobState, ResultCodec, Usage
+
+Enforcement = Literal["kernel", "sampled", "none"]
+LIMIT_NAMES = ("cpu", "memory", "wall", "output", "result", "processes", "network")
+
+
+class Execution(NamedTuple):
+    """One run of one job. Two accounts may use the same job id, so the account is part of it."""
+
+    account: bytes  # Ed25519 key, 32 bytes
+    job_id: bytes  # 16 bytes
+    allocation: int  # minted by the owner's manager
+    attempt: int  # minted by this node
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a back end needs to run one execution.
+
+    ``program`` is the job's payload (rows, see ``alpyne_proto.messages.program``), or a file with
+    it, which the back end must not change or move. ``bundle`` is a file: the zip of the job's
+    modules. ``folder`` does not exist yet: the back end makes it, the program's working folder,
+    before the program runs, and removes it after the end. Sizes are bytes; 0 means no limit.
+    """
+
+    execution: Execution
+    form: JobForm
+    codec: ResultCodec
+    folder: Path
+    program: bytes | Path
+    bundle: Path | None = None
+    bundle_sha256: bytes = b""
+    python: str = ""  # major.minor that the code needs; the node has checked that it has it
+    cpus: int = 1  # slots
+    memory_bytes: int = 0  # enforced by the back end: LIMIT, cause MEMORY
+    timeout_ms: int = 0  # for information: the table cancels
+    output_bytes: int = 0  # for information: the sink counts and the table cancels
+    result_bytes: int = 0  # enforced by the back end: LIMIT, cause OUTPUT
+    tickets: tuple[bytes, ...] = ()
+    data_nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """How an execution ended.
+
+    ``state`` is DONE, FAILED, LIMIT or KILLED. After ``cancel`` the table keeps the state and cause
+    for which it cancelled, and takes the receipt from here: ``ended`` processes that were ended,
+    ``left`` those that could not be. ``result`` is the result's bytes (rows), or a file in the back
+    end's folder that now belongs to the caller, who moves it away; nobody has flushed it to disk.
+    A FAILED call has its Failure row as its result.
+    """
+
+    state: JobState
+    cause: Cause = Cause.NONE
+    text: str = ""  # the failure in a line, at most 1024 bytes of UTF-8
+    exit_status: int = 0  # of a command; 256 + n: signal n
+    result: bytes | Path = b""
+    ended: int = 0
+    left: int = 0
+    usage: Usage = field(default_factory=Usage)
+
+
+class TaskSink(Protocol):
+    """Where a back end reports to."""
+
+    def started(self, execution: Execution) -> None:
+        """Tell that the program is about to run: STARTING becomes RUNNING."""
+
+    def output(self, execution: Execution, descriptor: int, data: bytes) -> None:
+        """Hand over what the job wrote to stdout (1) or stderr (2), in order, before ``ended``."""
+
+    def ended(self, execution: Execution, end: TaskEnd) -> None:
+        """Tell that the execution is over, its processes gone or counted in ``left``."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSetup:
+    """What every back end is made from."""
+
+    folder: Path  # its own folder inside the state folder; kept over restarts of the daemon
+    boot_id: bytes  # 16 bytes, new at each start of the daemon
+
+
+class Backend(Protocol):
+    """Runs jobs. ``level`` is the isolation level that every result reports."""
+
+    @property
+    def name(self) -> str:
+        """The name by which a node is told to use it, for instance ``process``."""
+
+    @property
+    def level(self) -> int:
+        """0 plain process, 1 namespaces and cgroups, 2 container."""
+
+    @property
+    def limits(self) -> Mapping[str, Enforcement]:
+        """How each of LIMIT_NAMES is enforced; a name that is left out counts as ``none``."""
+
+    @property
+    def pythons(self) -> tuple[str, ...]:
+        """The Python versions (major.minor) that calls and sources may ask for."""
+
+    async def reap(self) -> int:
+        """Before ``start``: end all that an earlier daemon of this folder left; count processes."""
+
+    async def start(self) -> None:
+        """Get ready to run jobs. Raises OSError with what to do where it cannot."""
+
+    def warm(self, account: bytes, workers: int) -> None:
+        """Keep about ``workers`` idle workers ready for ``account``; 0 ends its idle ones."""
+
+    def run(self, task: Task, sink: TaskSink) -> None:
+        """Run ``task`` in a worker that has only ever served its account. Never blocks."""
+
+    def cancel(self, execution: Execution) -> None:
+        """End the execution's whole tree now. Without effect where it has ended or is ending."""
+
+    async def close(self) -> None:
+        """End every worker and job; each running execution still gets its ``ended``."""
+
+
+class BackendFactory(Protocol):
+    """What an entry point of the group ``alpyne_grid.compute_backends`` names."""
+
+    def __call__(self, setup: BackendSetup) -> Backend:
+        """Return a back end that has started nothing yet."""
