@@ -138,12 +138,15 @@ class JobObject:
 def from_plain(plain: Sequence[Any], reader: ObjectReader | None = None) -> JobObject:
     """Return the JobObject of ``as_plain()``'s tuple (or list); LocalProtocolError for others."""
     kinds = (bytes, str, int, bytes, int, bytes, (tuple, list), int)
-    if len(plain) != len(kinds) or not all(map(isinstance, plain, kinds)):
+    fits = len(plain) == len(kinds) and all(
+        isinstance(part, kind) for part, kind in zip(plain, kinds, strict=True)
+    )
+    if not fits or not all(type(key) is bytes for key in plain[6]):
         raise LocalProtocolError("a job's object reference does not have the fields of a JobObject")
-    *head, holders, codec = plain
-    if not all(type(key) is bytes for key in holders):
-        raise LocalProtocolError("a job's object reference names a holder that is no key")
-    return JobObject(*head, tuple(holders), codec, reader)
+    container_id, path, counter, writer, size, sha256, holders, codec = plain
+    return JobObject(
+        container_id, path, counter, writer, size, sha256, tuple(holders), codec, reader
+    )
 
 
 def into_path(prefix: str, index: int) -> str:
