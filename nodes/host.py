@@ -1,0 +1,146 @@
+"""What every node is made of: state folder, store, accounts, access, server. Nodes add handlers.
+
+host = NodeHost(config)
+await host.open(extra_schema)          # lock, identity, store, accounts
+host.handle({PutObject: put, ...})     # the node's own requests
+await host.serve()                     # from here on it answers
+await host.close()
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from alpyne_grid.nodes import accounts
+from alpyne_grid.nodes.access import Access, AccessHooks
+from alpyne_grid.nodes.accounts import AccountTable, Change
+from alpyne_grid.nodes.config import NodeConfig
+from alpyne_grid.nodes.state import StateFolder
+from alpyne_grid.nodes.store import CommitStore
+from alpyne_grid.wire import Connection, Request, Server, Service, serve
+from alpyne_proto.address import Address
+from alpyne_proto.messages.hello import CODEC_ZSTD, AcceptorHello, NodeKind
+from alpyne_proto.registry import Message
+
+SOFTWARE = "alpyne-grid 0.1.0"
+
+Handler = Callable[[Request], Awaitable[None] | None]
+
+
+class NodeHost:
+    """A node without its own business. ``boot_id`` is new at each start."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.boot_id = secrets.token_bytes(16)
+        self.hooks = AccessHooks()
+        self.service = Service()
+        self._started_at = time.monotonic()
+        self._server: Server | None = None
+
+    @property
+    def uptime_s(self) -> int:
+        """Whole seconds since the start."""
+        return int(time.monotonic() - self._started_at)
+
+    @property
+    def address(self) -> Address:
+        """The address to hand out; legal once it serves."""
+        assert self._server is not None, "serve() comes first"
+        host = self.config.advertise or self.config.host
+        if host in ("0.0.0.0", "::"):  # noqa: S104 - listening everywhere is the user's choice
+            host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+        return Address(((host, self._server.port),), self.state.identity.noise_public)
+
+    async def open(self, schema: str) -> None:
+        """Lock the state folder and open the store, with ``schema`` beside the accounts'.
+
+        Raises StateError where the folder cannot be used.
+        """
+        self.state = StateFolder(self.config.state)
+        try:
+            self.store = CommitStore(self.state.database, accounts.SCHEMA + schema)
+            self.access = Access(
+                self._load_accounts(),
+                node_key=self.state.identity.noise_public,
+                persist=self._persist,
+                clock_s=lambda: int(time.time()),
+                random=os.urandom,
+                takes_tickets=self.config.kind is NodeKind.DATA,
+                hooks=self.hooks,
+            )
+        except BaseException:
+            self.state.close()
+            raise
+        self.service.on_connect = self.access.admit
+        self.service.on_disconnect = self._disconnected
+        self.handle(self.access.handlers())
+        self._on_disconnect: list[Callable[[Connection], None]] = [self.access.forget]
+
+    def handle(self, handlers: Mapping[type[Message], Handler]) -> None:
+        """Serve these requests too."""
+        self.service.handlers.update(handlers)
+
+    def when_disconnected(self, call: Callable[[Connection], None]) -> None:
+        """Call ``call`` with every connection that ends."""
+        self._on_disconnect.append(call)
+
+    async def serve(self) -> None:
+        """Listen, and write the address file where one is asked for."""
+        self._server = await serve(
+            self.config.host,
+            self.config.port,
+            static_private=self.state.identity.noise_private,
+            hello=self._hello,
+            service=self.service,
+            compression=self.config.compression,
+        )
+
+    async def close(self) -> None:
+        """Stop serving, close the store, give the folder back."""
+        if self._server is not None:
+            await self._server.close()
+        self.store.close()
+        self.state.close()
+
+    def _hello(self) -> AcceptorHello:
+        return AcceptorHello(
+            kind=self.config.kind,
+            boot_id=self.boot_id,
+            store_id=self.state.store_id,
+            generation=self.state.generation,
+            last_commit=self.store.last_commit,
+            signing_key=self.state.identity.signing.public,
+            codecs=0 if self.config.compression == "off" else CODEC_ZSTD,
+            host_label=self.config.host_label,
+            software=SOFTWARE,
+        )
+
+    def _load_accounts(self) -> AccountTable:
+        config = self.config
+        table = AccountTable(
+            self.state.identity.noise_public,
+            config.registration,
+            frozenset(config.owners),
+            config.quota_bytes,
+            config.open_quota_bytes,
+        )
+        now_s = int(time.time())
+        self.store.write_now([("DELETE FROM invitations WHERE not_after < ?", (now_s - 86_400,))])
+        table.load(
+            self.store.read("SELECT * FROM accounts"),
+            self.store.read("SELECT * FROM invitations"),
+            self.store.read("SELECT * FROM revoked_devices"),
+        )
+        change = table.adopt_owners(now_s)
+        if change.statements:
+            self.store.write_now(change.statements)
+        return table
+
+    def _persist(self, change: Change, done: Callable[[BaseException | None], None]) -> None:
+        self.store.write(change.statements, done)
+
+    def _disconnected(self, connection: Connection) -> None:
+        for call in self._on_disconnect:
+            call(connection)
