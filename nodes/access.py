@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from alpyne_grid.nodes.accounts import Account, AccountTable, Change
 from alpyne_grid.wire import Connection, Request
+
 from alpyne_proto.certificate import Certificate
 from alpyne_proto.codec import encode_row
 from alpyne_proto.errors import CertificateInvalid, ErrorCode, RequestFailed, TicketInvalid
@@ -94,9 +95,7 @@ class Access:
             return
         try:
             certificate = Certificate.parse(hello.certificate)
-            certificate.verify(self._clock_s())
-            if certificate.noise_key != connection.peer_key:
-                raise CertificateInvalid("the certificate is for another device's key")
+            certificate.verify(self._clock_s(), noise_key=connection.peer_key)
             account = self.table.served(certificate.account_key, certificate.noise_key)
         except (CertificateInvalid, RequestFailed) as error:
             connection.close_nowait(error.code, str(error))

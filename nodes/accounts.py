@@ -11,11 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alpyne_grid.nodes.config import Registration
+from alpyne_grid.nodes.store import Schema
+
 from alpyne_proto.errors import ErrorCode, RequestFailed
 from alpyne_proto.messages.control import AccountRole
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS accounts (
+SCHEMA = Schema(
+    "accounts",
+    (
+        """
+CREATE TABLE accounts (
     account BLOB PRIMARY KEY,
     role INTEGER NOT NULL,
     name TEXT NOT NULL,
@@ -23,7 +28,7 @@ CREATE TABLE IF NOT EXISTS accounts (
     quota_bytes INTEGER NOT NULL,
     revoked INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS invitations (
+CREATE TABLE invitations (
     code_hash BLOB PRIMARY KEY,
     role INTEGER NOT NULL,
     quota_bytes INTEGER NOT NULL,
@@ -31,13 +36,15 @@ CREATE TABLE IF NOT EXISTS invitations (
     not_after INTEGER NOT NULL,
     used_by BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS revoked_devices (
+CREATE TABLE revoked_devices (
     account BLOB NOT NULL,
     device BLOB NOT NULL,
     revoked_at INTEGER NOT NULL,
     PRIMARY KEY (account, device)
-) WITHOUT ROWID;
-"""
+) WITHOUT ROWID
+""",
+    ),
+)
 
 _INVITATION_CONTEXT = b"alpyne invitation v1\x00"
 ACCOUNTS_MAX = 100_000  # an open node must not be filled by registrations

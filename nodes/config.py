@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alpyne_grid.nodes.errors import ConfigError
+
 from alpyne_proto.errors import KeyFileError
 from alpyne_proto.messages.hello import NodeKind
 from alpyne_proto.ssh_keys import read_public_line
@@ -114,7 +115,7 @@ def read_config(
     unknown = sorted(set(given) - known - {"owner"})
     if unknown:
         raise ConfigError(
-            f"{file}: entries {', '.join(unknown)} are unknown; known are {', '.join(sorted(known))}"
+            f"{file}: unknown entries {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
     return _build(kind, given, environment).validated()
 

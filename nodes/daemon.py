@@ -22,6 +22,7 @@ from alpyne_grid.nodes.config import NodeConfig, read_config
 from alpyne_grid.nodes.errors import ConfigError, StateError
 from alpyne_grid.nodes.state import StateFolder, write_durably
 from alpyne_grid.wire.log import configure, get_logger
+
 from alpyne_proto.address import Address
 from alpyne_proto.errors import AlpyneError
 from alpyne_proto.messages.hello import NodeKind
@@ -45,7 +46,7 @@ class Node(Protocol):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the node that ``arguments`` (without the program's name) describe; return the exit code."""
+    """Run the node that ``arguments`` (without the program's name) describe; return exit code."""
     options = vars(_parser().parse_args(arguments))
     kind = NodeKind[options.pop("kind").upper()]
     check_only = options.pop("check_config")

@@ -17,8 +17,9 @@ from alpyne_grid.nodes.access import Access, AccessHooks
 from alpyne_grid.nodes.accounts import AccountTable, Change
 from alpyne_grid.nodes.config import NodeConfig
 from alpyne_grid.nodes.state import StateFolder
-from alpyne_grid.nodes.store import CommitStore
+from alpyne_grid.nodes.store import CommitStore, Schema
 from alpyne_grid.wire import Connection, Request, Server, Service, serve
+
 from alpyne_proto.address import Address
 from alpyne_proto.messages.hello import CODEC_ZSTD, AcceptorHello, NodeKind
 from alpyne_proto.registry import Message
@@ -49,20 +50,20 @@ class NodeHost:
         """The address to hand out; legal once it serves."""
         assert self._server is not None, "serve() comes first"
         host = self.config.advertise or self.config.host
-        if host in ("0.0.0.0", "::"):  # noqa: S104 - listening everywhere is the user's choice
-            host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+        if host in ("0.0.0.0", "::"):
+            host = "127.0.0.1" if host == "0.0.0.0" else "::1"
         return Address(((host, self._server.port),), self.state.identity.noise_public)
 
-    async def open(self, schema: str) -> None:
-        """Lock the state folder and open the store, with ``schema`` beside the accounts'.
+    async def open(self, *schemas: Schema) -> None:
+        """Lock the state folder and open the store, with ``schemas`` beside the accounts'.
 
         Raises StateError where the folder cannot be used.
         """
         self.state = StateFolder(self.config.state)
         try:
-            self.store = CommitStore(self.state.database, accounts.SCHEMA + schema)
+            self.store = CommitStore.open(self.state.database, (accounts.SCHEMA, *schemas))
             self.access = Access(
-                self._load_accounts(),
+                await self._load_accounts(),
                 node_key=self.state.identity.noise_public,
                 persist=self._persist,
                 clock_s=lambda: int(time.time()),
@@ -101,7 +102,7 @@ class NodeHost:
         """Stop serving, close the store, give the folder back."""
         if self._server is not None:
             await self._server.close()
-        self.store.close()
+        await self.store.close()
         self.state.close()
 
     def _hello(self) -> AcceptorHello:
@@ -117,7 +118,7 @@ class NodeHost:
             software=SOFTWARE,
         )
 
-    def _load_accounts(self) -> AccountTable:
+    async def _load_accounts(self) -> AccountTable:
         config = self.config
         table = AccountTable(
             self.state.identity.noise_public,
@@ -127,15 +128,14 @@ class NodeHost:
             config.open_quota_bytes,
         )
         now_s = int(time.time())
-        self.store.write_now([("DELETE FROM invitations WHERE not_after < ?", (now_s - 86_400,))])
         table.load(
             self.store.read("SELECT * FROM accounts"),
-            self.store.read("SELECT * FROM invitations"),
+            self.store.read("SELECT * FROM invitations WHERE not_after >= ?", (now_s,)),
             self.store.read("SELECT * FROM revoked_devices"),
         )
         change = table.adopt_owners(now_s)
-        if change.statements:
-            self.store.write_now(change.statements)
+        expired = ("DELETE FROM invitations WHERE not_after < ?", (now_s,))
+        await self.store.commit((expired, *change.statements))
         return table
 
     def _persist(self, change: Change, done: Callable[[BaseException | None], None]) -> None:

@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 
 from alpyne_grid.nodes.errors import StateError
+
 from alpyne_proto.keys import NodeIdentity
 
 
