@@ -26,37 +26,37 @@ from enum import IntEnum
 class ErrorCode(IntEnum):
     """What went wrong, as it travels in CLOSE, RESET, STOP and Error."""
 
-    NO_ERROR = 0
+    NO_ERROR = 0  # a clean end
     # connection scope
-    PROTOCOL_ERROR = 1
-    HANDSHAKE_FAILED = 2
-    RECORD_ERROR = 3
-    FRAME_ERROR = 4
-    CODEC_ERROR = 5
-    COMPRESSION_ERROR = 6
-    FLOW_CONTROL_ERROR = 7
-    CERTIFICATE_INVALID = 8
-    IDLE_TIMEOUT = 9
-    SHUTTING_DOWN = 10
-    REVOKED = 11
-    TOO_BUSY = 12
+    PROTOCOL_ERROR = 1  # a message that is not legal here
+    HANDSHAKE_FAILED = 2  # preface, Noise message or hello refused
+    RECORD_ERROR = 3  # a record's header, length or tag is wrong
+    FRAME_ERROR = 4  # a frame's header, type, offset or stream id is wrong
+    CODEC_ERROR = 5  # meta, a row or a field outside its declared shape
+    COMPRESSION_ERROR = 6  # a payload does not inflate as declared
+    FLOW_CONTROL_ERROR = 7  # more bytes or streams than credit was given for
+    CERTIFICATE_INVALID = 8  # the device certificate does not hold
+    IDLE_TIMEOUT = 9  # nothing came for too long
+    SHUTTING_DOWN = 10  # the node is ending; come again later
+    REVOKED = 11  # the account or device was revoked at this node
+    TOO_BUSY = 12  # more connections than the node takes
     # request scope
-    CANCELLED = 32
-    NOT_PERMITTED = 33
-    NOT_FOUND = 34
-    BAD_REQUEST = 35
-    QUOTA_EXCEEDED = 36
-    STORE_FAILED = 37
-    VERSION_CONFLICT = 38
-    FENCED = 39
-    DIGEST_MISMATCH = 40
-    CORRUPT = 41
-    TICKET_INVALID = 42
-    INVITATION_INVALID = 43
-    REGISTRATION_CLOSED = 44
-    UNSUPPORTED = 45
-    OVERLOADED = 46
-    INTERNAL = 47
+    CANCELLED = 32  # the other side gave the request up
+    NOT_PERMITTED = 33  # the account's role or the ticket does not allow it
+    NOT_FOUND = 34  # unknown here, or somebody else's
+    BAD_REQUEST = 35  # legal, but it cannot be carried out as it stands
+    QUOTA_EXCEEDED = 36  # the account may keep no more bytes here
+    STORE_FAILED = 37  # the node could not make it durable
+    VERSION_CONFLICT = 38  # another version stands where one was expected
+    FENCED = 39  # a newer execution of the job is known
+    DIGEST_MISMATCH = 40  # the bytes are not those that the hash names
+    CORRUPT = 41  # the stored bytes are damaged; read another copy
+    TICKET_INVALID = 42  # the ticket does not hold, or no longer
+    INVITATION_INVALID = 43  # the code is unknown, used or expired
+    REGISTRATION_CLOSED = 44  # this node does not register this key
+    UNSUPPORTED = 45  # the node has no such function
+    OVERLOADED = 46  # too much at once; try again later
+    INTERNAL = 47  # a defect of the node; its log names the id
 
 
 class Outcome(IntEnum):
