@@ -159,7 +159,8 @@ class JobSpec(Message):
     payload_sha256: Annotated[
         bytes, Field(42, Blob(32, 32, or_empty=True), "the payload, sent by PutBlob")
     ] = b""
-    index: Annotated[int, Field(44, U32, "place in its group")] = 0
+    index: Annotated[int, Field(44, U32, "place in its group: a chunk's first item")] = 0
+    items: Annotated[int, Field(46, U32, "items of a MAP; 0 for the other forms")] = 0
 
 
 class Verdict(IntEnum):
@@ -252,6 +253,7 @@ class Usage:
     peak_memory_bytes: Annotated[int, Field(6, U64, "largest resident sum sampled")] = 0
     read_bytes: Annotated[int, Field(8, U64, "object bytes read through the node")] = 0
     written_bytes: Annotated[int, Field(10, U64, "object bytes written through the node")] = 0
+    failovers: Annotated[int, Field(12, U32, "reads that went on at another data node")] = 0
 
 
 _NO_USAGE = Usage()
@@ -294,6 +296,7 @@ class JobRow(Message):
     )
     usage: Annotated[Usage, Field(31, nested(Usage), "what it used")] = _NO_USAGE
     text: Annotated[str, Field(33, Text(1024), "the failure in a line")] = ""
+    items: Annotated[int, Field(35, U32, "items of a MAP")] = 0
 
 
 @message(0x2F, shape=Shape.REQUEST, sender=Role.MANAGER, answers=(0x30,), answer_rows=(0x31,))
