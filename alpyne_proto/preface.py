@@ -9,7 +9,7 @@ The dialler asserts what it speaks; nothing is negotiated. An acceptor that spea
 or is full, answers with its own preface and closes; the dialler uses that for its error text only,
 since nobody has signed it. Both sides put the dialler's preface into the prologue of the Noise
 handshake: one that was changed on the way ends the handshake. A preface begins with `A` (0x41),
-which is no type of a record, so a dialler tells a refusal from a handshake record by its first byte.
+no type of a record: the first byte tells a dialler a refusal from a handshake record.
 
 Source: spec/PROTOCOL.md, "Preface".
 """
