@@ -152,9 +152,11 @@ class AccountTable:
     def register(self, key: bytes, name: str, code: bytes, now_s: int) -> tuple[Account, Change]:
         """Make ``key`` known, openly or by an invitation code; RequestFailed where it may not be.
 
-        A key that is known already stays as it is.
+        A key that is known already stays as it is, and a revoked one is refused.
         """
         known = self.accounts.get(key)
+        if known is not None and known.revoked:
+            raise RequestFailed(ErrorCode.REVOKED, "this account was revoked at this node")
         if known is not None and (
             self.registration is not Registration.OWNERS or key in self.owners
         ):
