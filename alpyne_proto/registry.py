@@ -25,7 +25,7 @@ class Role(IntFlag):
 class State(IntEnum):
     """What a connection has established about the dialler."""
 
-    HANDSHAKE = 0  # nothing yet; only hellos
+    HANDSHAKE = 0  # nothing yet: only hellos, and after them SETTINGS or CLOSE
     UNKNOWN = 1  # the key is no account's: only registration and tickets
     BEARER = 2  # a valid ticket was shown: only its verbs on its subject
     OPEN = 3  # a registered account
@@ -166,11 +166,14 @@ def struct(cls: _M) -> _M:
 def nested(cls: type[Any]) -> Struct:
     """Return the kind of a field that holds a value of the declared struct ``cls``."""
     spec: Spec = cls.SPEC
-    return Struct(
-        spec.name,
-        lambda value, where: build(spec, value, f"{where}.{spec.name}", lenient=False),
-        lambda value: to_map(spec, value),
-    )
+
+    def read(value: Any, where: str) -> Any:
+        # On the way out the value is the struct itself; writing it checks its fields.
+        if type(value) is cls:
+            return value
+        return build(spec, value, f"{where}.{spec.name}", lenient=False)
+
+    return Struct(spec.name, read, lambda value: to_map(spec, value))
 
 
 def _field_specs(cls: type) -> tuple[FieldSpec, ...]:

@@ -184,6 +184,7 @@ class JobAnswer(Message):
     text: Annotated[str, Field(8, Text(1024), "with REFUSED: why and what to do")] = ""
     missing: Annotated[tuple[bytes, ...], Field(10, ListOf(HASH32, 4), "with NEED_BLOB")] = ()
     retryable: Annotated[bool, Field(13, FLAG, "with REFUSED: later, or elsewhere")] = False
+    retry_after_ms: Annotated[int, Field(15, U32, "with REFUSED: wait at least so long")] = 0
 
 
 @message(0x27, shape=Shape.REQUEST, sender=Role.MANAGER, answers=(0x0A,), body=True)
