@@ -18,7 +18,7 @@ from alpyne_proto.messages import access as messages
 from alpyne_proto.messages.control import AccountRole, Done, RowsFollow
 from alpyne_proto.messages.hello import DiallerHello
 from alpyne_proto.registry import State
-from alpyne_proto.ticket import Ticket
+from alpyne_proto.ticket import Ticket, Verb
 
 TICKETS_PER_CONNECTION = 1024
 
@@ -129,7 +129,7 @@ class Access:
         known = self.table.accounts.get(account)
         return known.quota_bytes if known is not None else 1
 
-    def authorize(self, request: Request, container_id: bytes, path: str, verb: int) -> bytes:
+    def authorize(self, request: Request, container_id: bytes, path: str, verb: Verb) -> bytes:
         """Return the account whose objects ``request`` acts on.
 
         On an OPEN connection that is its own account. A bearer's ticket (the request's ``ticket``
@@ -147,18 +147,15 @@ class Access:
                 ErrorCode.TICKET_INVALID, "ticket: none with this serial was shown here"
             )
         try:
-            self._check_ticket(ticket, connection)
+            ticket.check_time(self._clock_s())
+            self._check_served(ticket)
         except TicketInvalid as error:
             raise RequestFailed(ErrorCode.TICKET_INVALID, str(error)) from None
-        if (
-            ticket.container_id != container_id
-            or not path.startswith(ticket.prefix)
-            or verb & ~ticket.verbs
-        ):
+        if not ticket.permits(verb, container_id, path):
             raise RequestFailed(
                 ErrorCode.NOT_PERMITTED, "the ticket does not cover this container, path and verb"
             )
-        return ticket.certificate.account_key
+        return ticket.account
 
     def ticket_of(self, request: Request) -> Ticket | None:
         """Return the ticket that a bearer's request names, or None."""
@@ -211,7 +208,8 @@ class Access:
             )
         try:
             ticket = Ticket.parse(message.ticket)
-            self._check_ticket(ticket, connection)
+            ticket.check(audience=self._node_key, holder=connection.peer_key, now_s=self._clock_s())
+            self._check_served(ticket)
         except TicketInvalid as error:
             raise RequestFailed(ErrorCode.TICKET_INVALID, str(error)) from None
         peer.tickets[ticket.serial] = ticket
@@ -219,8 +217,7 @@ class Access:
             connection.session.promote(State.BEARER, AccountRole.NONE)
         request.reply_nowait(messages.TicketTaken(ticket.serial, ticket.not_after))
 
-    def _check_ticket(self, ticket: Ticket, connection: Connection) -> None:
-        ticket.check(audience=self._node_key, holder=connection.peer_key, now_s=self._clock_s())
+    def _check_served(self, ticket: Ticket) -> None:
         certificate = ticket.certificate
         try:
             account = self.table.served(certificate.account_key, certificate.noise_key)
@@ -268,7 +265,7 @@ class Access:
             request.reply_nowait(Done())
             self.hooks.account_revoked(message.account)
             self._close_where(lambda peer: peer.account == message.account)
-            self._drop_tickets(lambda t: t.certificate.account_key == message.account)
+            self._drop_tickets(lambda ticket: ticket.account == message.account)
 
         self._commit(request, change, revoked)
 
@@ -285,7 +282,7 @@ class Access:
             self.hooks.device_revoked(*entry)
             self._close_where(lambda peer: (peer.account, peer.device) == entry)
             self._drop_tickets(
-                lambda t: (t.certificate.account_key, t.certificate.noise_key) == entry
+                lambda ticket: (ticket.account, ticket.certificate.noise_key) == entry
             )
 
         self._commit(request, change, revoked)
