@@ -91,7 +91,7 @@ class Access:
         hello = connection.peer_hello
         assert isinstance(hello, DiallerHello)
         if not hello.certificate:
-            connection.session.promote(State.UNKNOWN, AccountRole.NONE)
+            connection.promote(State.UNKNOWN, AccountRole.NONE)
             return
         try:
             certificate = Certificate.parse(hello.certificate)
@@ -102,7 +102,7 @@ class Access:
             return
         peer.account, peer.device = certificate.account_key, certificate.noise_key
         if account is None:
-            connection.session.promote(State.UNKNOWN, AccountRole.NONE)
+            connection.promote(State.UNKNOWN, AccountRole.NONE)
         else:
             self._open(connection, account)
 
@@ -120,7 +120,7 @@ class Access:
 
     def _open(self, connection: Connection, account: Account) -> None:
         connection.account = account.key
-        connection.session.promote(State.OPEN, account.role)
+        connection.promote(State.OPEN, account.role)
 
     # --- what handlers ask ------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Access:
             raise RequestFailed(ErrorCode.TICKET_INVALID, str(error)) from None
         peer.tickets[ticket.serial] = ticket
         if connection.state is State.UNKNOWN:
-            connection.session.promote(State.BEARER, AccountRole.NONE)
+            connection.promote(State.BEARER, AccountRole.NONE)
         request.reply_nowait(messages.TicketTaken(ticket.serial, ticket.not_after))
 
     def _check_served(self, ticket: Ticket) -> None:

@@ -26,7 +26,30 @@ from alpyne_proto.registry import Message
 
 SOFTWARE = "alpyne-grid 0.1.0"
 
-Handler = Callable[[Request], Awaitable[None] | None]
+Handler = Callable[[Request], Awaitable[None] | None]  # as alpyne_grid.wire takes it
+
+
+class NodeService(Service):
+    """The connections of a node: who is told of what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.when_connected: Callable[[Connection], None] = lambda connection: None
+        self.when_disconnected: list[Callable[[Connection], None]] = []
+        self.when_interrupted: Callable[[Connection, Message], None] = lambda *_: None
+
+    def on_connect(self, connection: Connection) -> None:
+        """Let access decide the connection's state."""
+        self.when_connected(connection)
+
+    def on_interrupt(self, connection: Connection, message: Message) -> None:
+        """Hand it to the node."""
+        self.when_interrupted(connection, message)
+
+    def on_disconnect(self, connection: Connection) -> None:
+        """Tell everybody who asked."""
+        for call in self.when_disconnected:
+            call(connection)
 
 
 class NodeHost:
@@ -36,7 +59,7 @@ class NodeHost:
         self.config = config
         self.boot_id = secrets.token_bytes(16)
         self.hooks = AccessHooks()
-        self.service = Service()
+        self.service = NodeService()
         self._started_at = time.monotonic()
         self._server: Server | None = None
 
@@ -74,18 +97,21 @@ class NodeHost:
         except BaseException:
             self.state.close()
             raise
-        self.service.on_connect = self.access.admit
-        self.service.on_disconnect = self._disconnected
+        self.service.when_connected = self.access.admit
+        self.service.when_disconnected.append(self.access.forget)
         self.handle(self.access.handlers())
-        self._on_disconnect: list[Callable[[Connection], None]] = [self.access.forget]
 
     def handle(self, handlers: Mapping[type[Message], Handler]) -> None:
         """Serve these requests too."""
-        self.service.handlers.update(handlers)
+        self.service.add(handlers)
 
     def when_disconnected(self, call: Callable[[Connection], None]) -> None:
         """Call ``call`` with every connection that ends."""
-        self._on_disconnect.append(call)
+        self.service.when_disconnected.append(call)
+
+    def when_interrupted(self, call: Callable[[Connection, Message], None]) -> None:
+        """Call ``call`` with every interrupt."""
+        self.service.when_interrupted = call
 
     async def serve(self) -> None:
         """Listen, and write the address file where one is asked for."""
@@ -140,7 +166,3 @@ class NodeHost:
 
     def _persist(self, change: Change, done: Callable[[BaseException | None], None]) -> None:
         self.store.write(change.statements, done)
-
-    def _disconnected(self, connection: Connection) -> None:
-        for call in self._on_disconnect:
-            call(connection)
