@@ -104,7 +104,7 @@ class Glob:
         end = pattern.find("]", begin + 1)
         if end < 0:
             raise NameRefused(
-                f"pattern {ascii(pattern[:_SHOWN_MAX])}: the class at character {at} has no "
+                f"pattern {pattern[:_SHOWN_MAX]!a}: the class at character {at} has no "
                 "closing ]; write [[] for the bracket itself"
             )
         ranges = []

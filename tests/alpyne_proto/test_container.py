@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from alpyne_proto.container import (
     NameRefused,
     check_container_name,
@@ -13,8 +16,6 @@ from alpyne_proto.container import (
     container_id,
 )
 from alpyne_proto.errors import ErrorCode
-from hypothesis import given
-from hypothesis import strategies as st
 
 ACCOUNT = bytes(range(32))
 

@@ -4,10 +4,11 @@ import re
 import time
 
 import pytest
-from alpyne_proto.container import NameRefused
-from alpyne_proto.glob import Glob
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from alpyne_proto.container import NameRefused
+from alpyne_proto.glob import Glob
 
 MATCHES = [
     ("a", "a"),
