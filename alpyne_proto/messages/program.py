@@ -1,7 +1,7 @@
 """Programs and results: what a job's payload and result hold, by form (rows; see encode_row).
 
-CALL     Function, Arguments, Buffer*                       -> the value's bytes, or Failure
-MAP      Function, Items, Buffer*                           -> Values and ItemFailed rows
+CALL     Function, Arguments, Buffer*                       -> Value, Buffer*, or Failure
+MAP      Function, Items, Buffer*                           -> Values, Buffer*, ItemFailed rows
 SOURCE   SourceFile (payload: text), Arguments, Buffer*     -> Value, Buffer*, or Failure
 COMMAND  CommandLine, InputFile*                            -> OutputFile rows, or Failure
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from alpyne_proto import limits
-from alpyne_proto.fields import FLAG, U32, U64, Blob, Choice, ListOf, Text
+from alpyne_proto.fields import FLAG, U8, U32, U64, Blob, Choice, ListOf, Text
 from alpyne_proto.messages.compute import Cause
 from alpyne_proto.registry import ANY_ROLE, Field, Message, Role, Shape, State, message
 
@@ -53,6 +53,7 @@ class Items(Message):
     into: Annotated[bytes, Field(8, Blob(16, 16, or_empty=True), "container for the values")] = b""
     into_prefix: Annotated[str, Field(10, Text(limits.PATH_MAX), "path prefix there")] = ""
     load: Annotated[bool, Field(12, FLAG, "items that are value objects are loaded first")] = False
+    copies: Annotated[int, Field(14, U8, "with into: copies; 0 = all of the ticket's nodes")] = 0
 
 
 @message(0x54, shape=Shape.ROW, sender=Role.NODE, states=IN_PROGRAM, payload_max=PAYLOAD)

@@ -1,7 +1,9 @@
-"""Daemon and worker, over their socket pair: frames without records (state WORKER).
+"""Daemon and worker, over two socket pairs: frames without records (state WORKER).
 
-REQUEST and RESPONSE frames, DATA frames without offset limits of a connection: a body runs from its
-REQUEST or RESPONSE to the frame with END. The daemon's stream ids are odd, the worker's even.
+On the job's socket pair the daemon talks with the interpreter that runs jobs: RunJob, JobRan,
+objects. On the control pair it talks with that interpreter's supervisor: EndWorker, WorkerEnded.
+REQUEST and RESPONSE frames, DATA frames (u64 offset, bytes) without flow control: a body runs from
+its REQUEST or RESPONSE to the frame with END. The daemon's stream ids are odd, the worker's even.
 """
 
 from dataclasses import dataclass
@@ -36,8 +38,8 @@ class RunJob(Message):
     codec: Annotated[ResultCodec, Field(6, Choice(ResultCodec), "how values come back")]
     allocation: Annotated[int, Field(8, U32, "epoch")]
     attempt: Annotated[int, Field(10, U32, "epoch")]
-    folder: Annotated[str, Field(12, Text(4096), "the job's working folder")]
-    bundle: Annotated[str, Field(14, Text(4096), "folder of its unpacked modules, or empty")] = ""
+    folder: Annotated[str, Field(12, Text(4096), "a command's working folder; made by the worker")]
+    bundle: Annotated[str, Field(14, Text(4096), "zip of its modules, or empty")] = ""
     program: Annotated[str, Field(16, Text(4096), "file with the program, or empty: body")] = ""
     result_bytes: Annotated[int, Field(18, U64, "most bytes of the result")] = 1 << 30
     cpus: Annotated[int, Field(20, U16, "slots it has")] = 1
@@ -56,6 +58,7 @@ class JobRan(Message):
     left: Annotated[int, Field(12, U32, "processes that could not be ended")] = 0
     cpu_ms: Annotated[int, Field(14, U64, "CPU milliseconds")] = 0
     peak_memory_bytes: Annotated[int, Field(16, U64, "bytes")] = 0
+    spent: Annotated[bool, Field(18, FLAG, "the worker cannot take another job")] = False
 
 
 @message(0x63, shape=Shape.REQUEST, sender=WORKER, states=IN_WORKER, answers=(0x64,))
@@ -73,6 +76,10 @@ class ReadObject(Message):
         tuple[bytes, ...],
         Field(14, ListOf(Blob(32, 32), limits.MEMBERS_MAX), "static keys of nodes that have it"),
     ] = ()
+    avoid: Annotated[
+        tuple[bytes, ...],
+        Field(16, ListOf(Blob(32, 32), limits.MEMBERS_MAX), "holders that sent damaged bytes"),
+    ] = ()
 
 
 @message(0x64, shape=Shape.RESPONSE, sender=DAEMON, states=IN_WORKER, body=True)
@@ -82,6 +89,9 @@ class ObjectFollows(Message):
 
     size: Annotated[int, Field(2, U64, "bytes of the whole object")]
     sha256: Annotated[bytes, Field(4, Blob(32, 32, or_empty=True), "of the whole object")] = b""
+    holder: Annotated[bytes, Field(6, Blob(32, 32, or_empty=True), "who serves it")] = b""
+    counter: Annotated[int, Field(8, U64, "version")] = 0
+    writer: Annotated[bytes, Field(10, Blob(16, 16, or_empty=True), "version's writer")] = b""
 
 
 @message(0x65, shape=Shape.REQUEST, sender=WORKER, states=IN_WORKER, answers=(0x66,), body=True)
@@ -92,6 +102,7 @@ class WriteObject(Message):
     container_id: Annotated[bytes, Field(2, ID16, "container")]
     path: Annotated[str, Field(4, Text(limits.PATH_MAX), "path")]
     size: Annotated[int, Field(6, U64, "bytes of the body")]
+    copies: Annotated[int, Field(8, U8, "data nodes that must have it; 0 = all of the ticket")] = 0
 
 
 @message(0x66, shape=Shape.RESPONSE, sender=DAEMON, states=IN_WORKER)
@@ -133,11 +144,5 @@ class WorkerEnded(Message):
     ended: Annotated[int, Field(2, U32, "processes ended")]
     left: Annotated[int, Field(4, U32, "processes that could not be ended")]
     exit_status: Annotated[int, Field(6, U32, "of the worker; 256 + n: signal n")] = 0
-
-
-@message(0x6A, shape=Shape.REQUEST, sender=WORKER, states=IN_WORKER, body=True)
-@dataclass(frozen=True, slots=True)
-class WorkerOutput(Message):
-    """Supervisor to daemon: bytes that the job wrote, in the body."""
-
-    descriptor: Annotated[int, Field(2, U8, "1 = stdout, 2 = stderr")]
+    cpu_ms: Annotated[int, Field(8, U64, "CPU milliseconds of all its jobs")] = 0
+    peak_memory_bytes: Annotated[int, Field(10, U64, "bytes")] = 0
