@@ -47,7 +47,7 @@ class Node(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node that ``arguments`` (without the program's name) describe; return exit code."""
-    options = vars(_parser().parse_args(arguments))
+    options = vars(command_parser().parse_args(arguments))
     kind = NodeKind[options.pop("kind").upper()]
     check_only = options.pop("check_config")
     try:
@@ -116,7 +116,8 @@ async def _run(config: NodeConfig) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Return the parser of what follows `alpyne node`; docs/cli.md lists its options."""
     parser = argparse.ArgumentParser(
         prog="alpyne node",
         description="Run a compute node or a data node in the foreground.",
