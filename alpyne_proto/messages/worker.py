@@ -15,6 +15,7 @@ from alpyne_proto.messages.compute import Cause, JobForm, JobState, ResultCodec
 from alpyne_proto.registry import Field, Message, Role, Shape, State, message
 
 IN_WORKER = (State.WORKER,)
+OBJECT_PIECE = 4 << 20  # most bytes that one ReadObject brings; the daemon holds them in memory
 DAEMON = Role.MANAGER  # towards a worker the daemon is the one that asks
 WORKER = Role.NODE
 
@@ -64,14 +65,17 @@ class JobRan(Message):
 @message(0x63, shape=Shape.REQUEST, sender=WORKER, states=IN_WORKER, answers=(0x64,))
 @dataclass(frozen=True, slots=True)
 class ReadObject(Message):
-    """Worker to daemon: bytes of an object that the running job holds a ticket for."""
+    """Worker to daemon: bytes of an object that the running job holds a ticket for.
+
+    The answer brings at most OBJECT_PIECE bytes; a worker asks again for what follows.
+    """
 
     container_id: Annotated[bytes, Field(2, ID16, "container")]
     path: Annotated[str, Field(4, Text(limits.PATH_MAX), "path")]
     counter: Annotated[int, Field(6, U64, "version")] = 0
     writer: Annotated[bytes, Field(8, Blob(16, 16, or_empty=True), "version's writer")] = b""
     offset: Annotated[int, Field(10, U64, "first byte")] = 0
-    length: Annotated[int, Field(12, U64, "most bytes")] = (1 << 64) - 1
+    length: Annotated[int, Field(12, U64, "most bytes")] = OBJECT_PIECE
     holders: Annotated[
         tuple[bytes, ...],
         Field(14, ListOf(Blob(32, 32), limits.MEMBERS_MAX), "static keys of nodes that have it"),
@@ -131,9 +135,7 @@ class ObjectRefused(Message):
 @message(0x68, shape=Shape.REQUEST, sender=DAEMON, states=IN_WORKER)
 @dataclass(frozen=True, slots=True)
 class EndWorker(Message):
-    """Daemon to supervisor: end the tree; answered by the WorkerEnded request before EOF."""
-
-    forceful: Annotated[bool, Field(2, FLAG, "SIGKILL at once")] = True
+    """Daemon to supervisor: end the tree with SIGKILL; WorkerEnded follows, then EOF."""
 
 
 @message(0x69, shape=Shape.REQUEST, sender=WORKER, states=IN_WORKER)

@@ -1,0 +1,182 @@
+"""The supervisor of one worker: it runs no client code, and ends the tree below it.
+
+    daemon --control--> supervisor --fork--> interpreter --> whatever the jobs start
+    daemon --job----------------------------> interpreter
+
+The supervisor is the child subreaper of its tree: a process that double-forks or calls setsid stays
+its descendant. It ends the tree when it is told to, when the interpreter dies, and when the
+daemon's end of the control socket closes, which the kernel does when the daemon is killed. Where a
+job kills the supervisor itself, the kernel kills the interpreter (PR_SET_PDEATHSIG) and the daemon
+ends the rest by their mark.
+
+The interpreter is forked from here, after all imports and before any client code: that halves the
+time and memory of a start, and the daemon itself never forks.
+"""
+
+import gc
+import os
+import select
+import signal
+from collections.abc import Callable
+
+from alpyne_proto import codec, frame
+from alpyne_proto.messages.worker import WorkerEnded
+from alpyne_proto.registry import Message
+
+from . import prctl, tree
+
+SIGNALLED = 256  # added to the number of the signal that ended a process
+PATIENCE_S = 2.0  # for a tree to end; only a process stuck in the kernel takes longer
+OOM_SCORE = "500"  # out of memory, the kernel shall end a job before a daemon
+_CONTROL_STREAM = 2  # the supervisor's only request
+_READ = 4096
+
+
+class Supervisor:
+    """Forks the interpreter and waits for what ends it."""
+
+    def __init__(self, control: int, job: int) -> None:
+        """``control``, ``job``: descriptors of the two socket pairs' ends."""
+        self._control = control
+        self._job = job
+        self._worker = 0
+        self._status: int | None = None
+        self._cpu_s = 0.0
+        self._peak_bytes = 0
+
+    def run(self, interpreter: Callable[[int], None]) -> None:
+        """Fork ``interpreter(job)`` and stay until its tree has ended; never returns in the child.
+
+        The caller exits afterwards.
+        """
+        prctl.become_subreaper()
+        prctl.set_name("alpyne-super")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(woken, False)
+        signal.signal(signal.SIGCHLD, _note)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        gc.collect()
+        gc.freeze()  # the collector would else copy every page that both processes share
+        parent = os.getpid()
+        self._worker = os.fork()
+        if self._worker == 0:
+            os.close(self._control)
+            os.close(woken)
+            _become_interpreter(interpreter, self._job, parent, wake)
+        os.close(self._job)
+        _let_go_of_output()
+        self._wait(woken)
+
+    def _wait(self, woken: int) -> None:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(woken, select.POLLIN)
+        while self._status is None:
+            for descriptor, _ in poll.poll():
+                if descriptor == self._control:
+                    told = _read(self._control)
+                    self._end_tree(report=bool(told))
+                    return
+                _read(woken)
+                self._reap()
+        self._end_tree(report=True)
+
+    def _end_tree(self, *, report: bool) -> None:
+        own = os.getpid()
+        receipt = tree.end_all(
+            lambda: tree.descendants(own), reap=self._reap, patience_s=PATIENCE_S
+        )
+        self._reap()
+        if report:
+            self._send(
+                WorkerEnded(
+                    ended=receipt.ended,
+                    left=receipt.left,
+                    exit_status=_exit_status(self._status or 0),
+                    cpu_ms=int(self._cpu_s * 1000),
+                    peak_memory_bytes=self._peak_bytes,
+                )
+            )
+
+    def _reap(self) -> None:
+        """Collect dead children; orphans of the tree are ours too."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._cpu_s += usage.ru_utime + usage.ru_stime
+            self._peak_bytes = max(self._peak_bytes, usage.ru_maxrss * 1024)
+            if pid == self._worker:
+                self._status = status
+
+    def _send(self, message: Message) -> None:
+        data = frame.pack(
+            frame.FrameType.REQUEST, frame.Flags.END, _CONTROL_STREAM, codec.encode(message)
+        )
+        try:
+            os.write(self._control, data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the daemon is gone; nobody wants the receipt
+
+
+def _become_interpreter(
+    interpreter: Callable[[int], None], job: int, parent: int, wake: int
+) -> None:
+    """Turn the forked child into an ordinary process and run jobs in it; never returns."""
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        os.close(wake)
+        prctl.die_with_parent()
+        if os.getppid() != parent:
+            return  # it died before the kernel knew that we follow it
+        prctl.set_name("alpyne-worker")
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _offer_to_the_oom_killer()
+        gc.unfreeze()
+        interpreter(job)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _offer_to_the_oom_killer() -> None:
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(OOM_SCORE)
+    except OSError:
+        pass  # some containers forbid it; it is a precaution
+
+
+def _let_go_of_output() -> None:
+    """Leave the job's output to the job, so that its pipes end when its processes do."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def _note(number: int, stack: object) -> None:
+    """Do nothing: a handler must exist for the signal to wake the poll."""
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, _READ)
+    except BlockingIOError:
+        return b""
+    except ConnectionResetError:
+        return b""
+
+
+def _exit_status(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return SIGNALLED - code if code < 0 else code
