@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from alpyne_grid.nodes.config import NodeConfig, read_config
 from alpyne_grid.nodes.errors import ConfigError, StateError
 from alpyne_grid.nodes.state import StateFolder, write_durably
-from alpyne_grid.wire.log import configure, get_logger
+from alpyne_grid.wire.log import Log, configure
 
 from alpyne_proto.address import Address
 from alpyne_proto.errors import AlpyneError
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = read_config(kind, options, os.environ)
         if check_only:
             return _check(config)
-        configure(config.log_level)
+        configure(level=config.log_level)
         return asyncio.run(_run(config))
     except ConfigError as error:
         print(f"alpyne node: {error}", file=sys.stderr)
@@ -93,7 +93,7 @@ def _maker(kind: NodeKind) -> Callable[[NodeConfig], Node]:
 
 
 async def _run(config: NodeConfig) -> int:
-    log = get_logger("alpyne.node")
+    log = Log("node")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -21,6 +21,7 @@ from alpyne_grid.nodes.store import CommitStore, Schema
 from alpyne_grid.wire import Connection, Request, Server, Service, serve
 
 from alpyne_proto.address import Address
+from alpyne_proto.compression import Compression
 from alpyne_proto.messages.hello import CODEC_ZSTD, AcceptorHello, NodeKind
 from alpyne_proto.registry import Message
 
@@ -118,10 +119,10 @@ class NodeHost:
         self._server = await serve(
             self.config.host,
             self.config.port,
-            static_private=self.state.identity.noise_private,
+            identity=self.state.identity,
             hello=self._hello,
             service=self.service,
-            compression=self.config.compression,
+            compression=Compression(self.config.compression),
         )
 
     async def close(self) -> None:
