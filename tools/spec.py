@@ -1,6 +1,7 @@
-"""Write or check the generated tables of spec/PROTOCOL.md: `./dev spec`, `./dev check`.
+"""Write or check the generated parts of the documents: `./dev spec`, `./dev check`.
 
-A table stands between two markers, and everything between them is replaced:
+They are the tables of spec/PROTOCOL.md, made from the message registry, and those of docs/cli.md,
+made from the commands. A part stands between two markers; what lies between them is replaced:
 
     <!-- generated: frame types -->
     ...
@@ -11,84 +12,104 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from alpyne_grid.tools.spec_tables import tables
+from alpyne_grid.tools import cli_tables, spec_tables
 
 import alpyne_proto
 from alpyne_proto.errors import AlpyneError
 
-SPEC_FILE = Path(alpyne_proto.__file__).resolve().parents[1] / "spec" / "PROTOCOL.md"
+ROOT = Path(alpyne_proto.__file__).resolve().parents[1]
+Makers = Mapping[str, Callable[[], str]]
+
+# Each document in the checkout, and what makes its parts.
+DOCUMENTS: dict[str, Callable[[], Makers]] = {
+    "spec/PROTOCOL.md": spec_tables.tables,
+    "docs/cli.md": cli_tables.tables,
+}
 
 _BLOCK = re.compile(r"<!-- generated: (?P<name>[^>]*?) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
 
 
 class SpecError(AlpyneError):
-    """The specification's markers do not fit the tables that are made for them."""
+    """A document's markers do not fit the parts that are made for it."""
 
 
-def render(text: str) -> str:
-    """Return ``text`` with every generated block made anew.
+def render(text: str, makers: Makers, where: str) -> str:
+    """Return ``text`` with every generated part made anew; ``where`` names it in errors.
 
-    Raises SpecError for a block without a table, a table without a block, or one that stands twice.
+    Raises SpecError for a marker without a maker, and a maker whose marker is missing or repeated.
     """
-    makers = tables()
     seen: list[str] = []
 
-    def block(match: re.Match[str]) -> str:
+    def part(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in makers:
             raise SpecError(
-                f"{SPEC_FILE.name}: no table is made for the marker {name!r}; "
+                f"{where}: nothing is made for the marker {name!r}; "
                 f"expected one of {', '.join(makers)}"
             )
         seen.append(name)
         return f"<!-- generated: {name} -->\n{makers[name]()}\n<!-- end -->"
 
-    rendered = _BLOCK.sub(block, text)
+    rendered = _BLOCK.sub(part, text)
     wrong = [name for name in makers if seen.count(name) != 1]
     if wrong:
         raise SpecError(
-            f"{SPEC_FILE.name}: expected one pair of markers `<!-- generated: NAME -->` and "
-            f"`<!-- end -->` for each table; none or several for {', '.join(wrong)}"
+            f"{where}: expected `<!-- generated: NAME -->` and `<!-- end -->` once for each part; "
+            f"not so for {', '.join(wrong)}"
         )
     return rendered
 
 
 def difference(text: str, rendered: str) -> str:
-    """Return what a regeneration would change, as a unified diff; "" where nothing."""
+    """Return what making the parts anew would change, as a unified diff; "" where nothing."""
     lines = difflib.unified_diff(
         text.splitlines(), rendered.splitlines(), "as written", "as generated", lineterm="", n=1
     )
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None, path: Path = SPEC_FILE) -> int:
-    """Write the tables, or with ``--check`` compare them; return 0, or 1 where they differ."""
-    parser = argparse.ArgumentParser(
-        prog="python -m alpyne_grid.tools.spec",
-        description="Write the generated tables of spec/PROTOCOL.md from the message registry.",
-    )
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if they differ")
-    arguments = parser.parse_args(argv)
-    try:
-        text = path.read_text(encoding="utf-8")
-        rendered = render(text)
-    except OSError as error:
-        print(f"{path}: {error.strerror}; run this in a checkout", file=sys.stderr)
-        return 1
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        return 1
+def bring_up_to_date(path: Path, makers: Makers, *, check: bool) -> bool:
+    """Write the parts of one document, or with ``check`` only compare; return whether all is well.
+
+    Raises SpecError, and OSError for a file that cannot be read or written.
+    """
+    text = path.read_text(encoding="utf-8")
+    rendered = render(text, makers, path.name)
     if rendered == text:
-        return 0
-    if arguments.check:
+        return True
+    if check:
         print(difference(text, rendered), file=sys.stderr)
         print(f"{path.name} is out of date: run `./dev spec` and commit it", file=sys.stderr)
-        return 1
+        return False
     path.write_text(rendered, encoding="utf-8")
-    return 0
+    return True
+
+
+def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    """Write the documents of the checkout ``root``, or compare them with ``--check``.
+
+    Returns 0, or 1 where one differs or cannot be made.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m alpyne_grid.tools.spec",
+        description=f"Write the generated parts of {' and '.join(DOCUMENTS)}.",
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if they differ")
+    check = parser.parse_args(argv).check
+    all_well = True
+    for name, makers in DOCUMENTS.items():
+        try:
+            all_well &= bring_up_to_date(root / name, makers(), check=check)
+        except SpecError as error:
+            print(error, file=sys.stderr)
+            all_well = False
+        except OSError as error:
+            print(f"{name}: {error.strerror}; run this in a checkout", file=sys.stderr)
+            all_well = False
+    return 0 if all_well else 1
 
 
 if __name__ == "__main__":

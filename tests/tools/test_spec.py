@@ -1,4 +1,4 @@
-"""The generated tables of spec/PROTOCOL.md: made from the registry, checked against the file."""
+"""The generated parts of the documents: made from registry and commands, checked against files."""
 
 from pathlib import Path
 
@@ -10,23 +10,27 @@ from alpyne_grid.tools.spec_tables import tables
 from alpyne_proto import errors, limits
 from alpyne_proto.registry import MESSAGES, Shape
 
-EMPTY = "".join(f"<!-- generated: {name} -->\n<!-- end -->\n" for name in tables())
+MAKERS = {"one": lambda: "1", "two": lambda: "2"}
+EMPTY = "".join(f"<!-- generated: {name} -->\n<!-- end -->\n" for name in MAKERS)
 
 
-def test_specification_agrees_with_the_registry() -> None:
-    written = spec.SPEC_FILE.read_text(encoding="utf-8")
-    assert spec.difference(written, spec.render(written)) == ""
+@pytest.mark.parametrize("name", spec.DOCUMENTS)
+def test_document_agrees_with_its_sources(name: str) -> None:
+    written = (spec.ROOT / name).read_text(encoding="utf-8")
+    assert spec.difference(written, spec.render(written, spec.DOCUMENTS[name](), name)) == ""
 
 
 def test_render_keeps_prose_and_is_stable() -> None:
-    once = spec.render(f"# Title\n\nprose\n\n{EMPTY}end\n")
-    assert once.startswith("# Title\n\nprose\n\n<!-- generated: frame types -->\n| type")
-    assert once.endswith("<!-- end -->\nend\n")
-    assert spec.render(once) == once
+    once = spec.render(f"# Title\n\n{EMPTY}end\n", MAKERS, "page")
+    assert once == (
+        "# Title\n\n<!-- generated: one -->\n1\n<!-- end -->\n"
+        "<!-- generated: two -->\n2\n<!-- end -->\nend\n"
+    )
+    assert spec.render(once, MAKERS, "page") == once
 
 
-def test_render_names_every_message_field_and_limit() -> None:
-    text = spec.render(EMPTY)
+def test_tables_name_every_message_field_and_limit() -> None:
+    text = "\n".join(make() for make in tables().values())
     for message in MESSAGES.values():
         heading = message.name if message.shape is Shape.CONTROL else f"0x{message.code:02X} "
         assert f"#### {heading}" in text
@@ -44,29 +48,36 @@ def test_every_error_code_has_a_meaning() -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        (EMPTY.replace("generated: limits", "generated: limitz"), "limitz"),
-        (EMPTY.replace("<!-- generated: limits -->\n<!-- end -->\n", ""), "limits"),
-        (EMPTY + "<!-- generated: limits -->\n<!-- end -->\n", "limits"),
+        (EMPTY.replace("generated: two", "generated: twin"), "twin"),
+        (EMPTY.replace("<!-- generated: two -->\n<!-- end -->\n", ""), "two"),
+        (EMPTY + "<!-- generated: two -->\n<!-- end -->\n", "two"),
     ],
     ids=["unknown", "missing", "twice"],
 )
 def test_render_refuses_markers_when_they_do_not_fit(text: str, named: str) -> None:
-    with pytest.raises(spec.SpecError, match=named):
-        spec.render(text)
+    with pytest.raises(spec.SpecError, match=f"page: .*{named}"):
+        spec.render(text, MAKERS, "page")
 
 
-def test_check_fails_and_changes_nothing_when_a_table_is_old(
+def test_check_fails_and_changes_nothing_when_a_part_is_old(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = tmp_path / "PROTOCOL.md"
+    page = tmp_path / "page.md"
     page.write_text(EMPTY)
-    assert spec.main(["--check"], page) == 1
+    assert not spec.bring_up_to_date(page, MAKERS, check=True)
     assert page.read_text() == EMPTY
     assert "./dev spec" in capsys.readouterr().err
 
 
 def test_write_makes_check_pass(tmp_path: Path) -> None:
-    page = tmp_path / "PROTOCOL.md"
+    page = tmp_path / "page.md"
     page.write_text(EMPTY)
-    assert spec.main([], page) == 0
-    assert spec.main(["--check"], page) == 0
+    assert spec.bring_up_to_date(page, MAKERS, check=False)
+    assert spec.bring_up_to_date(page, MAKERS, check=True)
+
+
+def test_main_fails_when_a_document_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert spec.main(["--check"], tmp_path) == 1
+    assert "spec/PROTOCOL.md: No such file" in capsys.readouterr().err
