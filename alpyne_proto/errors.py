@@ -13,7 +13,7 @@
     │   ├── FlowError           more bytes or streams than credit was given for
     │   └── CertificateInvalid  a device certificate that does not hold
     ├── TicketInvalid           a ticket that does not hold
-    ├── ConnectionLost          the transport ended without CLOSE, or fell silent
+    ├── ConnectionLost          the transport ended without CLOSE, fell silent, or the peer closed
     └── RequestFailed           the peer answered a request with Error
 
 Codes of connection errors (CLOSE) and stream errors (RESET, STOP, Error) are one number space,
@@ -39,7 +39,8 @@ class ErrorCode(IntEnum):
     IDLE_TIMEOUT = 9  # nothing came for too long
     SHUTTING_DOWN = 10  # the node is ending; come again later
     REVOKED = 11  # the account or device was revoked at this node
-    TOO_BUSY = 12  # more connections than the node takes
+    TOO_BUSY = 12  # more connections, interrupts or unread control frames than are taken
+    TRUNCATED = 13  # the transport ended without CLOSE; never on the wire
     # request scope
     CANCELLED = 32  # the other side gave the request up
     NOT_PERMITTED = 33  # the account's role or the ticket does not allow it
@@ -146,9 +147,15 @@ class TicketInvalid(AlpyneError):
 
 
 class ConnectionLost(AlpyneError):
-    """The transport ended without CLOSE (TRUNCATED) or the peer fell silent."""
+    """The connection ended before its time.
 
-    code = ErrorCode.IDLE_TIMEOUT
+    ``code``: TRUNCATED (the transport ended without CLOSE), IDLE_TIMEOUT (the peer fell silent), or
+    the code of the peer's CLOSE.
+    """
+
+    def __init__(self, text: str, code: ErrorCode = ErrorCode.TRUNCATED) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class RequestFailed(AlpyneError):

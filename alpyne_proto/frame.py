@@ -14,6 +14,7 @@ from alpyne_proto import limits
 from alpyne_proto.errors import FrameError
 
 HEADER = struct.Struct(">BBHII")
+_COPIED = 16 * 1024  # a copy of so few bytes costs no more than a view
 
 
 class FrameType(IntEnum):
@@ -45,7 +46,7 @@ class Flags(IntFlag):
     NONE = 0
     END = 1  # the sender's side of the stream ends with this frame
     ZSTD = 2  # the payload is one zstd frame
-    ACK = 4  # PING, SETTINGS: this answers one. REQUEST: answer with REQ_ACK on dispatch
+    ACK = 4  # PING: this answers one. REQUEST: answer with REQ_ACK on dispatch
     MORE = 8  # DATA: bytes of one row continue in the next DATA frame
 
 
@@ -67,25 +68,31 @@ def pack(type: int, flags: int, stream_id: int, meta: bytes = b"", payload_size:
     return HEADER.pack(type, flags, len(meta), payload_size, stream_id) + meta
 
 
-def split(record: bytes | memoryview) -> Iterator[Frame]:
-    """Yield the frames of one record; FrameError where they do not fill it exactly."""
-    view = memoryview(record)
-    size = len(view)
+def split(record: bytes) -> Iterator[Frame]:
+    """Yield the frames of one record; FrameError where they do not fill it exactly.
+
+    A payload is a view of ``record`` where it is most of it, and a copy where it is not, so that
+    whoever keeps it keeps at most twice its size alive.
+    """
+    size = len(record)
     at = 0
     while at < size:
         if size - at < limits.FRAME_HEADER:
             raise FrameError(f"record: {size - at} bytes after its last whole frame")
-        type, flags, meta_size, payload_size, stream_id = HEADER.unpack_from(view, at)
-        at += limits.FRAME_HEADER
+        type, flags, meta_size, payload_size, stream_id = HEADER.unpack_from(record, at)
+        begin = at + limits.FRAME_HEADER
+        middle = begin + meta_size
+        at = middle + payload_size
         if meta_size > limits.META_MAX:
             raise FrameError(f"frame {type:#04x}: meta of {meta_size}, at most {limits.META_MAX}")
-        end = at + meta_size + payload_size
-        if end > size:
-            raise FrameError(f"frame {type:#04x}: {end - at} bytes, but {size - at} in the record")
-        yield Frame(
-            type, flags, stream_id, bytes(view[at : at + meta_size]), view[at + meta_size : end]
-        )
-        at = end
+        if at > size:
+            raise FrameError(f"frame {type:#04x}: it ends {at - size} bytes behind its record")
+        payload: bytes | memoryview
+        if payload_size <= _COPIED or payload_size * 2 < size:
+            payload = record[middle:at]
+        else:
+            payload = memoryview(record)[middle:at]
+        yield Frame(type, flags, stream_id, record[begin:middle], payload)
 
 
 class FrameReader:

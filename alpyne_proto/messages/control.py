@@ -9,6 +9,7 @@ from alpyne_proto.fields import FLAG, HASH32, U32, U64, Choice, Text
 from alpyne_proto.registry import ANY_ROLE, Field, Message, Role, Shape, State, message
 
 AFTER_HANDSHAKE = (State.UNKNOWN, State.BEARER, State.OPEN)
+ALWAYS = (State.HANDSHAKE, *AFTER_HANDSHAKE)  # in HANDSHAKE: once both sides have their keys
 
 
 class AccountRole(IntEnum):
@@ -19,7 +20,7 @@ class AccountRole(IntEnum):
     ADMIN = 2
 
 
-@message(0x0100, shape=Shape.CONTROL, sender=Role.NODE, states=AFTER_HANDSHAKE)
+@message(0x0100, shape=Shape.CONTROL, sender=Role.NODE, states=ALWAYS)
 @dataclass(frozen=True, slots=True)
 class Settings(Message):
     """Acceptor to dialler, first frame and after each change: the connection's state."""
@@ -48,7 +49,7 @@ class GoAway(Message):
     text: Annotated[str, Field(5, Text(512), "for a person")] = ""
 
 
-@message(0x0103, shape=Shape.CONTROL, states=AFTER_HANDSHAKE)
+@message(0x0103, shape=Shape.CONTROL, states=ALWAYS)
 @dataclass(frozen=True, slots=True)
 class Close(Message):
     """The connection ends; the sender reads nothing more."""

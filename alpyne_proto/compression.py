@@ -1,0 +1,144 @@
+"""Payloads under zstd: one independent frame each, never meta, inflated with a cap.
+
+A compressed payload is ``>I`` its size inflated, then one zstd frame that names the same size.
+``zstandard`` is imported on first use, so that a worker, which never compresses, needs none.
+
+Source: spec/PROTOCOL.md, "Compression"; RFC 8878.
+"""
+
+from enum import Enum
+from struct import Struct
+from typing import IO, cast
+
+from alpyne_proto import limits
+from alpyne_proto.errors import CompressionError
+
+_SIZE = Struct(">I")
+SIZE_BYTES = _SIZE.size
+_MAGIC = b"\x28\xb5\x2f\xfd"  # of a zstd frame; a skippable frame has another
+_LEVEL = 1
+_SAMPLE_LEVEL = -5
+_SAMPLE = 4096
+_WORTH = 0.9  # compressed / plain, at most
+_LEAVE_OUT = 15  # frames sent plain after one that was not worth it
+
+
+class Compression(Enum):
+    """Whether payloads are compressed."""
+
+    AUTO = "auto"  # where a sample says that it pays
+    ON = "on"  # wherever the result is smaller
+    OFF = "off"
+
+
+class Compressor:
+    """Compresses the payloads of one stream."""
+
+    __slots__ = ("_always", "_left_out", "_sampler", "_zstd")
+
+    def __init__(self, mode: Compression) -> None:
+        """mode: AUTO or ON."""
+        import zstandard
+
+        self._always = mode is Compression.ON
+        self._zstd = zstandard.ZstdCompressor(level=_LEVEL)
+        self._sampler = zstandard.ZstdCompressor(level=_SAMPLE_LEVEL)
+        self._left_out: dict[int, int] = {}  # stream id -> frames that still go plain
+
+    def compress(self, stream_id: int, data: bytes | memoryview) -> bytes | None:
+        """Return the compressed payload, or None where ``data`` should travel as it is."""
+        if len(data) < limits.COMPRESS_MIN:
+            return None
+        if not self._always and self._is_left_out(stream_id, data):
+            return None
+        compressed = self._zstd.compress(data)
+        most = len(data) if self._always else len(data) * _WORTH
+        if len(compressed) + SIZE_BYTES > most:
+            self._left_out[stream_id] = _LEAVE_OUT
+            return None
+        return _SIZE.pack(len(data)) + compressed
+
+    def forget(self, stream_id: int) -> None:
+        """Drop what was learnt of a stream that has ended."""
+        self._left_out.pop(stream_id, None)
+
+    def _is_left_out(self, stream_id: int, data: bytes | memoryview) -> bool:
+        left = self._left_out.get(stream_id, 0)
+        if left:
+            self._left_out[stream_id] = left - 1
+            return True
+        if len(data) <= 3 * _SAMPLE:
+            return False  # as cheap to compress as to sample
+        middle = len(data) // 2
+        view = memoryview(data)
+        sample = b"".join((view[:_SAMPLE], view[middle : middle + _SAMPLE], view[-_SAMPLE:]))
+        if len(self._sampler.compress(sample)) <= len(sample) * _WORTH:
+            return False
+        self._left_out[stream_id] = _LEAVE_OUT
+        return True
+
+
+def declared_size(payload: bytes | memoryview) -> int:
+    """Return the size that a compressed payload declares; CompressionError over the limit."""
+    if len(payload) < SIZE_BYTES:
+        raise CompressionError(f"zstd payload: {len(payload)} bytes, no room for its size")
+    size: int = _SIZE.unpack_from(payload)[0]
+    if size > limits.INFLATED_MAX:
+        raise CompressionError(f"zstd payload: declares {size}, at most {limits.INFLATED_MAX}")
+    return size
+
+
+class _Source:
+    """Gives zstd all bytes but the last, then the last: whoever ends before it left some over."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, frame: memoryview) -> None:
+        self._parts = [frame[-1:], frame[:-1]]
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._parts.pop()) if self._parts else b""
+
+    @property
+    def drained(self) -> bool:
+        return not self._parts
+
+
+class Inflater:
+    """Inflates payloads, at most as many bytes as they declare."""
+
+    __slots__ = ("_parameters", "_unusable", "_zstd")
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._zstd = zstandard.ZstdDecompressor(max_window_size=limits.ZSTD_WINDOW_MAX)
+        self._parameters = zstandard.get_frame_parameters
+        self._unusable: type[zstandard.ZstdError] = zstandard.ZstdError
+
+    def inflate(self, payload: bytes | memoryview) -> bytes:
+        """Return the plain bytes of ``payload``.
+
+        Raises CompressionError unless it is its size, then exactly one zstd frame of that size,
+        without a dictionary and with a window of at most ZSTD_WINDOW_MAX.
+        """
+        size = declared_size(payload)
+        frame = memoryview(payload)[SIZE_BYTES:]
+        if frame[:4] != _MAGIC:
+            raise CompressionError("zstd payload: no zstd frame behind its size")
+        try:
+            header = self._parameters(frame)
+            if header.content_size != size or header.dict_id:
+                raise CompressionError(
+                    f"zstd payload: declares {size} bytes, its frame {header.content_size}"
+                )
+            if header.window_size > limits.ZSTD_WINDOW_MAX:
+                raise CompressionError(f"zstd payload: a window of {header.window_size} bytes")
+            source = _Source(frame)
+            # The sizes above are the peer's words. This bounds what is made of them.
+            plain = self._zstd.stream_reader(cast(IO[bytes], source)).read(size + 1)
+        except self._unusable as error:
+            raise CompressionError(f"zstd payload: {error}") from None
+        if len(plain) != size or not source.drained:
+            raise CompressionError(f"zstd payload: declares {size} bytes, {len(plain)} came")
+        return plain
