@@ -100,9 +100,10 @@ class Journal:
         self._zeroed = os.fstat(descriptor).st_size
         self._queue: SimpleQueue[tuple[Sequence[Record], Done] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the counters
+        self._writing = threading.Lock()  # of the file; taken after _lock, never before it
         self._counter = known.reserved  # counters of an earlier process are never used again
-        self._reserved = known.reserved
+        self._reserved = self._reserving = known.reserved
         self._failed: OSError | None = None
 
     # --- opening ----------------------------------------------------------------------------
@@ -116,8 +117,7 @@ class Journal:
         """
         journal_id = random(8)
         path = folder / f"{journal_id.hex()}{SUFFIX}"
-        head = _HEADER.pack(MAGIC, journal_id, account, int(time.time()), 0)
-        head = head[:-8] + struct.pack(">I4x", zlib.crc32(head[:-8]))
+        head = _pack_head(journal_id, account, int(time.time()))
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -132,7 +132,7 @@ class Journal:
                 f"journal {path}: cannot be made ({error.strerror}); set ALPYNE_HOME to a folder "
                 "on a local disk that you may write to"
             ) from None
-        journal._reserved = BLOCK
+        journal._reserved = journal._reserving = BLOCK
         return journal
 
     @classmethod
@@ -162,14 +162,20 @@ class Journal:
     # --- use --------------------------------------------------------------------------------
 
     def take_counter(self) -> int:
-        """Return a job counter that no process used before; durable, from a reserved block."""
+        """Return a job counter that no process used before; durable, from a reserved block.
+
+        The next block is reserved in the background when half of this one is used; only a caller
+        that outruns the disk waits for it. Raises JournalError.
+        """
         with self._lock:
             self._counter += 1
-            if self._reserved - self._counter == BLOCK // 2:
-                self.append([Record(Kind.RESERVED, self._reserved + BLOCK)], self._block_reserved)
-            elif self._counter >= self._reserved:
-                self._write([Record(Kind.RESERVED, self._reserved + BLOCK)])
-                self._reserved += BLOCK
+            if self._counter < self._reserved - BLOCK // 2:
+                return self._counter
+            if self._counter >= self._reserved:
+                self._reserve_now()
+            elif self._reserving < self._reserved + BLOCK:
+                self._reserving = self._reserved + BLOCK
+                self.append([Record(Kind.RESERVED, self._reserving)], self._block_reserved)
             return self._counter
 
     def append(self, records: Sequence[Record], done: Done) -> None:
@@ -195,49 +201,58 @@ class Journal:
 
     # --- the journal's thread ---------------------------------------------------------------
 
+    def _reserve_now(self) -> None:
+        wanted = max(self._reserving, self._reserved + BLOCK)
+        try:
+            self._write([Record(Kind.RESERVED, wanted)])
+        except OSError as problem:
+            raise self._describe(problem) from None
+        self._reserved = self._reserving = wanted
+
     def _block_reserved(self, error: BaseException | None) -> None:
         if error is None:
             with self._lock:
-                self._reserved += BLOCK
+                self._reserved = max(self._reserved, self._reserving)
 
     def _run(self) -> None:
-        while True:
-            item = self._queue.get()
-            batch = []
+        closing = False
+        while not closing:
+            items = [self._queue.get()]
             with contextlib.suppress(Empty):
-                while item is not None:
-                    batch.append(item)
-                    item = self._queue.get_nowait()
+                while True:
+                    items.append(self._queue.get_nowait())
+            closing = None in items
+            batch = [item for item in items if item is not None]
             error: JournalError | None = None
             try:
                 self._write([record for records, _ in batch for record in records])
             except OSError as problem:
-                error = JournalError(
-                    f"journal {self.path}: cannot be written ({problem.strerror}); results were "
-                    "not delivered and stay on their nodes; make room and start again"
-                )
+                error = self._describe(problem)
             for _, done in batch:
                 done(error)
-            if item is None and batch == []:
-                return
-            if item is None and self._queue.empty():
-                return
+
+    def _describe(self, problem: OSError) -> JournalError:
+        return JournalError(
+            f"journal {self.path}: cannot be written ({problem.strerror}); nothing that depends on "
+            "it was sent or delivered, results stay on their nodes; make room and start again"
+        )
 
     def _write(self, records: Sequence[Record]) -> None:
-        if self._failed is not None:
-            raise self._failed
         data = b"".join(map(self._pack, records))
-        try:
-            if self._end + len(data) > self._zeroed:
-                grown = max(AHEAD, len(data))
-                _write_at(self._descriptor, bytes(grown), self._zeroed)
-                self._zeroed += grown
-            _write_at(self._descriptor, data, self._end)
-        except OSError as error:
-            # After a failed fsync nobody knows what the disk has: no later record may follow.
-            self._failed = error
-            raise
-        self._end += len(data)
+        with self._writing:
+            if self._failed is not None:
+                raise self._failed
+            try:
+                if self._end + len(data) > self._zeroed:
+                    grown = max(AHEAD, len(data))
+                    _write_at(self._descriptor, bytes(grown), self._zeroed)
+                    self._zeroed += grown
+                _write_at(self._descriptor, data, self._end)
+            except OSError as error:
+                # After a failed fsync nobody knows what the disk has: no later record may follow.
+                self._failed = error
+                raise
+            self._end += len(data)
 
     def _pack(self, record: Record) -> bytes:
         kind, counter, allocation, attempt, sha256 = record
@@ -259,12 +274,18 @@ def remove_old(folder: Path, now_s: float) -> None:
                 os.close(descriptor)
 
 
+def _pack_head(journal_id: bytes, account: bytes, created_s: int) -> bytes:
+    checked = _HEADER.pack(MAGIC, journal_id, account, created_s, 0)[:-8]
+    return _HEADER.pack(MAGIC, journal_id, account, created_s, zlib.crc32(checked))
+
+
 def _read(descriptor: int, path: Path, journal_id: bytes) -> tuple[Known, int]:
     """Return what a journal says and where its next record goes."""
     with os.fdopen(os.dup(descriptor), "rb") as file:
         file.seek(0)
         head = file.read(_HEADER.size)
-        if len(head) < _HEADER.size or _HEADER.unpack(head)[:2] != (MAGIC, journal_id):
+        fields = _HEADER.unpack(head) if len(head) == _HEADER.size else ()
+        if not fields or fields[1] != journal_id or head != _pack_head(*fields[1:4]):
             raise JournalError(
                 f"journal {path}: is no journal, or of another release; move it away"
             )

@@ -1,0 +1,59 @@
+"""The manager's own small files: written whole or not at all, one process at a time."""
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from alpyne_grid.manager.errors import PoolError
+from alpyne_grid.manager.file_lock import try_lock
+
+LOCK_WAIT_S = 10.0
+_PAUSE_S = 0.01
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace ``path`` by ``content``: readers see the old or the new, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def make_home(home: Path) -> None:
+    """Make the folder of the user's keys and pool, readable by nobody else."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise PoolError(
+            f"{home}: cannot be made ({error.strerror}); set ALPYNE_HOME to a folder you may "
+            "write to"
+        ) from None
+
+
+@contextlib.contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Hold the lock of ``home``; PoolError where another process keeps it too long."""
+    make_home(home)
+    descriptor = os.open(home / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while not try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise PoolError(
+                    f"{home}: another Alpyne process keeps it locked; end it, or wait for it"
+                )
+            time.sleep(_PAUSE_S)
+        yield
+    finally:
+        os.close(descriptor)
