@@ -2,3 +2,45 @@
 
 if __name__ != "alpyne_grid.wire":
     raise ImportError("this folder is the package alpyne_grid.wire: import it by that name")
+
+from alpyne_grid.wire.body import BodyReader, Sink
+from alpyne_grid.wire.call import Answer, OutgoingStream, RequestLost, RequestTimedOut
+from alpyne_grid.wire.connection import Connection
+from alpyne_grid.wire.dial import DialFailed, dial, dial_transport
+from alpyne_grid.wire.files import FileBody, FileSink
+from alpyne_grid.wire.log import Log, configure
+from alpyne_grid.wire.memory import MemoryTransport, memory_pair
+from alpyne_grid.wire.redial import Backoff, Redialler
+from alpyne_grid.wire.server import Server, ServerLimits, serve
+from alpyne_grid.wire.service import Handler, Request, Service
+from alpyne_grid.wire.writer import Body, BodyWriter, write_body
+
+__all__ = [
+    "Answer",
+    "Backoff",
+    "Body",
+    "BodyReader",
+    "BodyWriter",
+    "Connection",
+    "DialFailed",
+    "FileBody",
+    "FileSink",
+    "Handler",
+    "Log",
+    "MemoryTransport",
+    "OutgoingStream",
+    "Redialler",
+    "Request",
+    "RequestLost",
+    "RequestTimedOut",
+    "Server",
+    "ServerLimits",
+    "Service",
+    "Sink",
+    "configure",
+    "dial",
+    "dial_transport",
+    "memory_pair",
+    "serve",
+    "write_body",
+]

@@ -1,0 +1,221 @@
+"""Server: accepts connections, bounds those that have proven nothing yet, and ends gracefully.
+
+Before a handshake is complete a stranger gets 2 s for its preface, 5 s for everything, counted from
+the accept, and one of 256 places, 8 of them per source. Whoever fails is closed without a word;
+whoever finds no place gets the preface with BUSY (spec/PROTOCOL.md, "Preface").
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+
+from alpyne_grid.wire.connection import Connection
+from alpyne_grid.wire.half_open import HalfOpen
+from alpyne_grid.wire.log import Log
+from alpyne_grid.wire.service import Service
+from alpyne_grid.wire.transport import peer_name, source_of
+
+from alpyne_proto import limits
+from alpyne_proto.compression import Compression
+from alpyne_proto.errors import ErrorCode
+from alpyne_proto.handshake import SessionConfig
+from alpyne_proto.keys import Identity
+from alpyne_proto.messages.hello import AcceptorHello
+
+_Timers = tuple[asyncio.TimerHandle, ...]
+
+BACKLOG = 512
+_REFUSED_MOST = 64  # connections waiting to be told BUSY; whoever comes beyond is dropped untold
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What a stranger may use; see alpyne_proto.limits for the reasons."""
+
+    preface_timeout_s: float = limits.PREFACE_TIMEOUT_S
+    handshake_timeout_s: float = limits.HANDSHAKE_TIMEOUT_S  # absolute, from accept
+    half_open_max: int = limits.HALF_OPEN_MAX
+    half_open_per_source: int = limits.HALF_OPEN_PER_SOURCE
+
+
+class Server:
+    """The connections of one node; made by `serve`, or without a socket for `attach` alone."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        hello: Callable[[], AcceptorHello],
+        service: Service,
+        bounds: ServerLimits | None = None,
+        compression: Compression = Compression.AUTO,
+        log: Log | None = None,
+    ) -> None:
+        """Make a server without a socket; see `serve` for the arguments."""
+        self.connections: set[Connection] = set()  # those whose handshake is complete
+        self._identity = identity
+        self._hello = hello
+        self._service = service
+        self._bounds = bounds or ServerLimits()
+        self._compression = compression
+        self._log = log or Log("wire.server")
+        self._places = HalfOpen(self._bounds.half_open_max, self._bounds.half_open_per_source)
+        self._half_open: dict[Connection, _Timers] = {}
+        self._refused: dict[Connection, _Timers] = {}
+        self._listeners: asyncio.Server | None = None
+        self._closing = False
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; 0 without a socket."""
+        sockets = self._listeners.sockets if self._listeners is not None else ()
+        return int(sockets[0].getsockname()[1]) if sockets else 0
+
+    @property
+    def half_open(self) -> int:
+        """Connections whose handshake is not complete."""
+        return len(self._half_open)
+
+    def attach(self, transport: asyncio.Transport) -> Connection | None:
+        """Serve any byte stream; None where there is no place for it.
+
+        transport: as asyncio's; it gets its protocol, and the protocol its `connection_made`, here.
+        """
+        source = source_of(transport)
+        busy = self._closing or not self._places.admit(source)
+        if busy and len(self._refused) >= _REFUSED_MOST:
+            transport.abort()
+            return None
+        connection = self._make(transport, busy)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        if busy:
+            self._refused[connection] = self._watch(connection)
+            return None
+        self._half_open[connection] = self._watch(connection)
+        return connection
+
+    async def listen(self, host: str | Sequence[str] | None, port: int) -> None:
+        """Listen on a port of all addresses of `host`; OSError where that cannot be."""
+        loop = asyncio.get_running_loop()
+        self._listeners = await loop.create_server(
+            lambda: _Accepted(self), host, port, backlog=BACKLOG
+        )
+
+    async def close(self, grace_s: float = 5.0) -> None:
+        """End gracefully: no new connections or requests, those under way get `grace_s` seconds."""
+        self._closing = True
+        if self._listeners is not None:
+            self._listeners.close()
+        for stranger in (*self._half_open, *self._refused):
+            stranger.abort()
+        for connection in tuple(self.connections):
+            connection.go_away()
+        await _all((c.drain() for c in self.connections), grace_s)
+        text = "the node is ending"
+        ends = [c.close(ErrorCode.SHUTTING_DOWN, text) for c in self.connections]
+        await _all(ends, None)
+
+    # ---- private ----
+
+    def _make(self, transport: asyncio.Transport, busy: bool) -> Connection:
+        config = SessionConfig(
+            hello=self._hello(),
+            static_private=self._identity.noise_private,
+            random=os.urandom,
+            compression=self._compression,
+            busy=busy,
+        )
+        return Connection(
+            config,
+            self._service,
+            log=self._log.bind(peer=peer_name(transport)),
+            when_connected=self._connected,
+            when_lost=self._lost,
+        )
+
+    def _watch(self, connection: Connection) -> _Timers:
+        """Drop the connection where it is not through its handshake in time."""
+        loop, bounds = connection.loop, self._bounds
+        return (
+            loop.call_later(bounds.preface_timeout_s, self._check_preface, connection),
+            loop.call_later(bounds.handshake_timeout_s, self._drop, connection, "handshake"),
+        )
+
+    def _check_preface(self, connection: Connection) -> None:
+        if not connection.has_preface:
+            self._drop(connection, "preface")
+
+    def _drop(self, connection: Connection, missing: str) -> None:
+        connection.log.info("handshake_timeout", missing=missing)
+        connection.abort()
+
+    def _connected(self, connection: Connection) -> None:
+        self._no_more_half_open(connection)
+        self.connections.add(connection)
+
+    def _no_more_half_open(self, connection: Connection) -> None:
+        if connection in self._half_open:
+            self._places.leave(connection.source)
+        for table in (self._half_open, self._refused):
+            for timer in table.pop(connection, ()):
+                timer.cancel()
+
+    def _lost(self, connection: Connection) -> None:
+        if connection in self.connections:
+            self.connections.discard(connection)
+        elif connection.error is not None and connection in self._half_open:
+            # What a stranger sent is not for the log: only what kind of failure it was.
+            connection.log.info("handshake_failed", error=type(connection.error).__name__)
+        self._no_more_half_open(connection)
+
+
+class _Accepted(asyncio.Protocol):
+    """Stands in until the transport, and by it the peer's address, is there."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._server.attach(transport)
+
+
+async def serve(
+    host: str | Sequence[str] | None,
+    port: int,
+    *,
+    identity: Identity,
+    hello: Callable[[], AcceptorHello],
+    service: Service,
+    bounds: ServerLimits | None = None,
+    compression: Compression = Compression.AUTO,
+    log: Log | None = None,
+) -> Server:
+    """Serve a node on a port; requests are handled from here on.
+
+    host: an address or name, several, or None for all. port: 0 for a free one, see Server.port.
+    identity: the node's keys; its Noise key is what diallers must know. hello: called for each
+    connection. service: the handlers. bounds: what strangers may use. Raises OSError where the
+    port cannot be had.
+    """
+    server = Server(
+        identity=identity,
+        hello=hello,
+        service=service,
+        bounds=bounds,
+        compression=compression,
+        log=log,
+    )
+    await server.listen(host, port)
+    return server
+
+
+async def _all(what: Iterable[Coroutine[None, None, None]], timeout_s: float | None) -> None:
+    """Run all at once, and cancel those that are not through in time."""
+    tasks = [asyncio.ensure_future(one) for one in what]
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=timeout_s)
+        for task in late:
+            task.cancel()

@@ -1,0 +1,205 @@
+"""Shell: an asyncio protocol around a Session, which it feeds and whose records it writes.
+
+What is legal, and what is sent first, the session decides. A record is asked of it only when the
+transport can take one, so that an urgent frame never stands behind more bulk than the kernel holds;
+all frames that become ready in one turn of the loop share records and one flush.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+from alpyne_grid.wire.transport import peer_name, source_of, tune
+from alpyne_grid.wire.writer import BodyWriter
+
+from alpyne_proto.errors import AlpyneError, ErrorCode
+from alpyne_proto.events import ConnectionClosed, Event
+from alpyne_proto.handshake import SessionConfig
+from alpyne_proto.limits import PREFACE
+from alpyne_proto.session import Session
+
+READ_MIN = 64 * 1024  # a quiet connection's buffer
+READ_MAX = 512 * 1024  # bytes of one read; a buffer that a read filled doubles up to this
+FLUSH_MAX = 512 * 1024  # bytes written before other connections and timers get their turn
+LINGER_S = 2.0  # for the last bytes of a closing connection to leave
+
+
+class Shell(asyncio.BufferedProtocol):
+    """The transport's side of a connection; Connection is the caller's."""
+
+    def __init__(self, config: SessionConfig) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.session = Session(config, self.loop.time())
+        self.is_acceptor = not config.is_dialler
+        self.source = ""  # whom it counts for; see transport.source_of
+        self.peer_name = ""  # address and port, for people
+        self.received_bytes = 0  # encrypted, headers included
+        self.records_written = 0
+        self.blocked: dict[int, BodyWriter] = {}  # those that wait for room in the session
+        self.error: AlpyneError | None = None  # why it ended; None after a clean end
+        self._transport: asyncio.Transport | None = None
+        self._closed: asyncio.Future[None] = self.loop.create_future()
+        self._over = False  # the session has said its last
+        self._buffer = memoryview(bytearray(READ_MIN))
+        self._paused = False
+        self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def has_preface(self) -> bool:
+        """Whether as many bytes came as a preface has."""
+        return self.received_bytes >= PREFACE
+
+    async def wait_closed(self) -> None:
+        """Return once the connection has ended; ``error`` says why."""
+        if not self._closed.done():
+            await asyncio.shield(self._closed)
+
+    async def close(self, code: ErrorCode = ErrorCode.NO_ERROR, text: str = "") -> None:
+        """End the connection and return when it has ended; requests under way are lost."""
+        self.close_nowait(code, text)
+        await self.wait_closed()
+
+    def close_nowait(self, code: ErrorCode = ErrorCode.NO_ERROR, text: str = "") -> None:
+        """End the connection: CLOSE with the code, and a text for people, leaves first."""
+        if not self._over:
+            self.session.close(code, text[:200])
+            self._end(None)
+
+    def abort(self) -> None:
+        """Drop the connection at once, without a word to the peer."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def schedule_flush(self) -> None:
+        """Write what the session has ready when this turn of the loop is over."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush)
+
+    # ---- for the subclass ----
+
+    def _handle(self, event: Event) -> None:
+        """Act on one event."""
+        raise NotImplementedError
+
+    def _lost(self) -> None:
+        """The transport is gone; called once."""
+        raise NotImplementedError
+
+    def _feed(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if type(event) is ConnectionClosed:
+                self._end(event.error)
+            else:
+                self._handle(event)
+
+    # ---- asyncio's protocol ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.source = source_of(transport)
+        self.peer_name = peer_name(transport)
+        tune(transport)
+        self._flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received_bytes += nbytes
+        buffer = self._buffer
+        self._feed(self.session.receive_data(buffer[:nbytes], self.loop.time()))
+        if nbytes == len(buffer) < READ_MAX:
+            self._buffer = memoryview(bytearray(2 * nbytes))
+        self._flush()
+
+    def eof_received(self) -> bool:
+        self._feed(self.session.receive_eof(self.loop.time()))
+        return False  # the transport closes itself
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+        self._close_transport()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._feed(self.session.receive_eof(self.loop.time()))
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._closed.done():
+            self._closed.set_result(None)
+            self._lost()
+
+    # ---- private ----
+
+    def _flush(self) -> None:
+        """Write records for as long as the transport takes them, within one turn's share."""
+        self._flush_scheduled = False
+        transport = self._transport
+        if transport is None:
+            return
+        session = self.session
+        now = self.loop.time()
+        left = FLUSH_MAX
+        while left > 0 and not self._paused:
+            record = session.next_record(now)
+            if record is not None:
+                self.records_written += 1
+                left -= len(record)
+                transport.write(record)
+            elif events := session.events():  # writers whose streams have room again, mostly
+                self._feed(events)
+            else:
+                break
+        else:
+            self._feed(session.events())
+            if left <= 0:
+                self.schedule_flush()
+        self._arm_timer()
+
+    def _arm_timer(self) -> None:
+        """Have `_on_timer` called at the session's deadline, or at an earlier one of before.
+
+        A deadline moves back with each record; the timer is not moved with it, which would cost
+        more than to wake once too early.
+        """
+        deadline = self.session.next_deadline()
+        if deadline is None or self._over:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= deadline:
+                return
+            self._timer.cancel()
+        self._timer = self.loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self.loop.time()
+        deadline = self.session.next_deadline()
+        if deadline is not None and deadline <= now:
+            self._feed(self.session.tick(now))
+        self._flush()
+        self._arm_timer()
+
+    def _end(self, error: AlpyneError | None) -> None:
+        """The session is over: send its last records, then close the transport."""
+        if self._over:
+            return
+        self._over = True
+        self.error = error
+        self._flush()
+        if self._transport is not None:
+            linger = self.loop.call_later(LINGER_S, self._transport.abort)
+            self._closed.add_done_callback(lambda _: linger.cancel())
+            self._close_transport()
+
+    def _close_transport(self) -> None:
+        """Close once the last record has left the session; a full transport delays that."""
+        if self._over and not self._paused and self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,197 @@
+"""BodyWriter: the bytes of a request or answer on their way out, with backpressure.
+
+The session takes bytes as credit and its own small queue allow; the rest of a write waits here, and
+the connection moves it on whenever the session has room, without a task switch per record.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from alpyne_proto.errors import ErrorCode, LocalProtocolError
+from alpyne_proto.registry import Message
+
+if TYPE_CHECKING:
+    from alpyne_grid.wire.connection import Connection
+
+Data = bytes | bytearray | memoryview
+Body = Data | Iterable[Data] | AsyncIterable[Data]
+Trailer = Callable[[], Message]
+
+
+class BodyWriter:
+    """Our side of one stream, from the first byte of its body to the end.
+
+    One writer at a time: `write` returns when all of its bytes are the session's.
+    """
+
+    def __init__(self, connection: "Connection", stream_id: int) -> None:
+        self.stream_id = stream_id
+        self._connection = connection
+        self._waiting: deque[memoryview] = deque()
+        self._ends = False  # nothing follows what waits
+        self._trailer: Message | None = None
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._when_ended: Callable[[], None] | None = None
+        self.has_ended = False  # the end, or a reset, is the session's
+
+    @property
+    def room(self) -> int:
+        """Bytes that `try_write` would take now; 0 while an earlier write waits, and at the end."""
+        if self._waiting or self._ends or self._error is not None:
+            return 0
+        return self._connection.session.send_room(self.stream_id)
+
+    def try_write(self, data: Data) -> bool:
+        """Write all of `data` now, or nothing; return which.
+
+        Raises what ended the stream: ConnectionLost, or RequestFailed where the peer stopped it.
+        """
+        self._check()
+        if self.room < len(data):
+            return False
+        self._connection.session.send_data(self.stream_id, memoryview(data))
+        self._connection.schedule_flush()
+        return True
+
+    async def write(self, data: Data) -> None:
+        """Write `data`, which must not change any more; return when there may be room for more.
+
+        Raises what ended the stream: ConnectionLost, or RequestFailed where the peer stopped it.
+        """
+        self._check()
+        self._append(data)
+        if self._waiting:
+            await self._emptied()
+
+    async def writable(self) -> None:
+        """Return when `room` is more than 0; raises as `write` does."""
+        self._check()
+        if self.room <= 0:
+            self._connection.blocked[self.stream_id] = self
+            await self._emptied()
+
+    async def end(self, trailer: Message | None = None) -> None:
+        """End the body, with a trailer where the message's body has one."""
+        self.end_nowait(trailer)
+
+    def end_nowait(self, trailer: Message | None = None) -> None:
+        """End the body behind what was written; see `end`."""
+        self._check()
+        self._ends, self._trailer = True, trailer
+        if not self._waiting:
+            self._connection.session.send_data(self.stream_id, b"", end=True, trailer=trailer)
+            self._connection.schedule_flush()
+            self._ended()
+
+    def reset(self, code: ErrorCode = ErrorCode.CANCELLED, text: str = "") -> None:
+        """Give the body up: the peer is told that it will not be finished."""
+        if not self.has_ended:
+            if self._connection.is_open:
+                self._connection.session.reset(self.stream_id, code, text[:200])
+                self._connection.schedule_flush()
+            self.fail(LocalProtocolError("stream: it was reset here"))
+
+    # ---- from the connection ----
+
+    def start(self, data: Data) -> None:
+        """Write all that there is and end; what does not fit now follows by `pump`."""
+        self._ends = True
+        self._append(data)
+
+    def pump(self) -> bool:
+        """Move what waits to the session, as it has room; return whether anything moved."""
+        session, stream_id, waiting = self._connection.session, self.stream_id, self._waiting
+        moved = False
+        while waiting:
+            room = session.send_room(stream_id)
+            if room <= 0:
+                self._connection.blocked[stream_id] = self
+                return moved
+            moved = True
+            view = waiting[0]
+            if len(view) > room:
+                waiting[0] = view[room:]
+                session.send_data(stream_id, view[:room])
+                continue
+            waiting.popleft()
+            ends = self._ends and not waiting
+            if ends:
+                session.send_data(stream_id, view, end=True, trailer=self._trailer)
+                self._ended()
+            else:
+                session.send_data(stream_id, view)
+        if not moved and session.send_room(stream_id) <= 0:
+            return False
+        self._connection.blocked.pop(stream_id, None)
+        self._wake()
+        return moved
+
+    def fail(self, error: Exception) -> None:
+        """The stream cannot be written any more; a write that waits raises `error`."""
+        if not self.has_ended:
+            self._error = error
+            self._waiting.clear()
+            self._ended()
+            self._wake()
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the end, or a reset, is the session's; at once if it is already."""
+        if self.has_ended:
+            callback()
+        else:
+            self._when_ended = callback
+
+    # ---- private ----
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._ends:
+            raise LocalProtocolError("stream: its body has ended; nothing can follow")
+        if self._waiting:
+            raise LocalProtocolError("stream: an earlier write still waits; await it first")
+
+    def _append(self, data: Data) -> None:
+        self._waiting.append(memoryview(data).cast("B"))
+        self.pump()
+        self._connection.schedule_flush()
+
+    async def _emptied(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+        if self._error is not None:
+            raise self._error
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _ended(self) -> None:
+        self.has_ended = True
+        self._connection.blocked.pop(self.stream_id, None)
+        callback, self._when_ended = self._when_ended, None
+        if callback is not None:
+            callback()
+
+
+async def write_body(writer: BodyWriter, body: Body, trailer: Trailer | None = None) -> None:
+    """Write a whole body and end it; raises what its source raises, and what `write` raises.
+
+    trailer: called when all of the body was taken from its source.
+    """
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        if body:
+            await writer.write(body)
+    elif isinstance(body, AsyncIterable):
+        async for piece in body:
+            await writer.write(piece)
+    else:
+        for piece in body:
+            await writer.write(piece)
+    await writer.end(trailer() if trailer is not None else None)
