@@ -8,12 +8,13 @@ All calls happen on the event loop's thread, both ways. For every ``run`` the si
 when the worker crashed, when it could not be started (FAILED, cause NODE) and after ``cancel``.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from alpyne_proto.messages.compute import Cause, JobForm, JobState, ResultCodec, Usage
+from alpyne_proto.messages.worker import ObjectFollows, ObjectWritten, ReadObject, WriteObject
 
 Enforcement = Literal["kernel", "sampled", "none"]
 LIMIT_NAMES = ("cpu", "memory", "wall", "output", "result", "processes", "network")
@@ -89,12 +90,41 @@ class TaskSink(Protocol):
         """Tell that the execution is over, its processes gone or counted in ``left``."""
 
 
+class TaskObjects(Protocol):
+    """The objects of one execution: what its worker asks for is read and written through this.
+
+    It acts only under the tickets of that execution. All methods raise AlpyneErrors, whose code and
+    text the worker is told.
+    """
+
+    read_bytes: int  # of objects, so far
+    written_bytes: int
+    failovers: int  # reads that went on at another data node
+
+    async def read(self, order: ReadObject) -> tuple[ObjectFollows, bytes]:
+        """Return at most OBJECT_PIECE bytes of an object."""
+
+    async def write(self, order: WriteObject, body: AsyncIterator[bytes]) -> ObjectWritten:
+        """Write the body as an object in as many copies as the order asks."""
+
+    def close(self) -> None:
+        """Tell that the execution is over; what still runs for it is dropped."""
+
+
+class ObjectAccess(Protocol):
+    """Opens the objects of executions (``alpyne_grid.nodes.compute.objects``)."""
+
+    def open(self, task: Task) -> TaskObjects:
+        """Return the objects of ``task``; nothing is dialled before the first use."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackendSetup:
     """What every back end is made from."""
 
     folder: Path  # its own folder inside the state folder; kept over restarts of the daemon
     boot_id: bytes  # 16 bytes, new at each start of the daemon
+    objects: ObjectAccess | None = None  # None: jobs of this node reach no objects
 
 
 class Backend(Protocol):
