@@ -125,10 +125,14 @@ class NodeHost:
             compression=Compression(self.config.compression),
         )
 
-    async def close(self) -> None:
-        """Stop serving, close the store, give the folder back."""
+    async def stop_serving(self) -> None:
+        """Take no more connections and requests, and end those that are open."""
         if self._server is not None:
             await self._server.close()
+
+    async def close(self) -> None:
+        """Stop serving, close the store, give the folder back."""
+        await self.stop_serving()
         await self.store.close()
         self.state.close()
 

@@ -1,0 +1,1 @@
+"""Data nodes: containers of versioned objects, kept by a back end."""

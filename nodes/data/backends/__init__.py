@@ -1,0 +1,1 @@
+"""Back ends of data nodes: what keeps bytes and names."""

@@ -1,0 +1,32 @@
+"""Which handler serves which request of a data node."""
+
+from collections.abc import Mapping
+
+from alpyne_grid.nodes.data.asking import Gate
+from alpyne_grid.nodes.data.backends.base import DataBackend
+from alpyne_grid.nodes.data.driver import ObjectDriver
+from alpyne_grid.nodes.data.reading import Reading
+from alpyne_grid.nodes.data.traffic import Traffic
+from alpyne_grid.nodes.data.writing import Writing
+from alpyne_grid.wire import Handler
+
+from alpyne_proto.messages import data as messages
+from alpyne_proto.registry import Message
+
+
+def data_handlers(
+    driver: ObjectDriver, backend: DataBackend, gate: Gate, traffic: Traffic
+) -> Mapping[type[Message], Handler]:
+    """Return the handlers of all data messages."""
+    writing = Writing(driver, backend, gate, traffic)
+    reading = Reading(backend, gate, traffic)
+    return {
+        messages.PutContainer: writing.put_container,
+        messages.GetContainer: reading.get_container,
+        messages.ListContainers: reading.list_containers,
+        messages.PutObject: writing.put,
+        messages.GetObject: reading.get,
+        messages.StatObject: reading.stat,
+        messages.ListObjects: reading.list_objects,
+        messages.DeleteObject: writing.delete,
+    }
