@@ -121,7 +121,11 @@ def encode_row(row: Message, payload: bytes | memoryview = b"") -> bytes:
         raise LocalProtocolError(
             f"{spec.name}: payload of {len(payload)} bytes, at most {spec.payload_max}"
         )
-    meta = encode(row)
+    return join_row(encode(row), payload)
+
+
+def join_row(meta: bytes, payload: bytes | memoryview = b"") -> bytes:
+    """Return the row of meta bytes that ``encode`` has made before."""
     return b"".join((_ROW.pack(len(meta), len(payload)), meta, payload))
 
 

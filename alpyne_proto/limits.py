@@ -49,6 +49,7 @@ DEAD_AFTER_S = 15.0
 ROW_HEADER = 6  # >HI
 ROW_PAYLOAD_MAX = 1 << 20  # larger things travel as blobs or objects
 SUBMIT_BATCH = 256
+SUBMIT_BYTES = 32 << 20  # one submission, payloads included; the node holds it in memory
 JOB_PAYLOAD_INLINE = 1 << 20  # larger job payloads are sent by PutBlob first
 BLOB_MAX = 1 << 32  # a code bundle or a job's payload
 CANCEL_IDS = 32  # ids in one interrupt; 32 * 16 bytes fit in INTERRUPT_MAX

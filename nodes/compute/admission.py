@@ -35,6 +35,7 @@ class Bounds:
     unsettled_jobs: int = 100_000
     settled_jobs: int = 100_000  # all accounts; the oldest go before their hour
     spec_bytes: int = 128 << 20  # tickets and addresses of all unfinished jobs
+    payload_bytes: int = 16 << 20  # payloads in memory; those of more jobs are read from their rows
     unsettled_ms: int = 7 * 86_400_000
     settled_ms: int = 3_600_000
 

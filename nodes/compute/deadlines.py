@@ -1,7 +1,7 @@
-"""When something is due: the end of a running time, and of the time that a result is kept."""
+"""When something is due: an announcement, the end of a running time, the end of retention."""
 
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from alpyne_grid.nodes.compute.admission import Bounds
@@ -10,7 +10,32 @@ from alpyne_grid.nodes.compute.job import Job, Now, Settled
 from alpyne_proto.messages.compute import JobState
 
 RETENTION_STEP_S = 60.0  # results go in batches, at most this often
+ANNOUNCE_S = 0.05  # a state that lasts less is not announced; short jobs cost one event
 VOID_MAX = 1024  # entries of jobs that have ended, before the heap is cleared of them
+
+
+@dataclass(slots=True)
+class Announcements:
+    """Jobs that have come to a state from which they may go on at once."""
+
+    _waiting: deque[tuple[float, Job]] = field(default_factory=deque)
+
+    def watch(self, job: Job, now: Now) -> None:
+        """Note ``job``, which has just come to STARTING or RUNNING."""
+        self._waiting.append((now.monotonic_s + ANNOUNCE_S, job))
+
+    def next_s(self) -> float | None:
+        """Return the monotonic time of the next announcement; None for none."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def due(self, now: Now) -> list[Job]:
+        """Return the jobs whose present state has lasted and is not announced yet."""
+        due = []
+        while self._waiting and self._waiting[0][0] <= now.monotonic_s:
+            _, job = self._waiting.popleft()
+            if not job.finished and job.state is not job.announced:
+                due.append(job)
+        return due
 
 
 @dataclass(slots=True)

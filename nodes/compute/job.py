@@ -20,10 +20,10 @@ _Q, _ST, _R, _SU = JobState.QUEUED, JobState.STARTING, JobState.RUNNING, JobStat
 MOVES: dict[tuple[JobState, JobState], str] = {
     (_Q, _ST): "slots and memory are free and it is the account's turn",
     (_Q, JobState.KILLED): "cancelled, replaced or revoked while it waited",
-    (_Q, JobState.LOST): "its program is no longer in the store",
     (_ST, _R): "the back end is about to run the program",
     (_ST, JobState.FAILED): "the worker could not be started, or died",
     (_ST, JobState.KILLED): "cancelled, replaced or revoked",
+    (_ST, JobState.LOST): "its program is no longer in the store",
     (_ST, JobState.LIMIT): "a limit was hit before the program ran",
     (_R, _SU): "somebody wants it to pause",
     (_SU, _R): "nobody wants it to pause any more",
@@ -96,7 +96,8 @@ class Job:
     ``number`` is the row's key in the store, rising with submission. ``stored``: its row is
     durable. ``successor`` and ``predecessor`` tie a job to the higher allocation that replaces it,
     for as long as both are there. ``end`` is the encoded JobEvent of its finish. ``spec_bytes`` is
-    what it counts against the bound of waiting jobs.
+    what it counts against the bound of waiting jobs. ``payload``: its program, for as long as it
+    waits and memory has room; None where only its row has it.
     """
 
     number: int
@@ -104,10 +105,12 @@ class Job:
     spec: JobSpec
     submitted_at_ms: int
     bytes_kept: int  # payload, and result once there is one
+    payload: bytes | None = None
     spec_bytes: int = 0
     state: JobState = JobState.QUEUED
     attempt: int = 1
     sequence: int = 0
+    announced: JobState = JobState.QUEUED  # the state of its newest event
     stored: bool = False
     reasons: frozenset[SuspendReason] = frozenset()
     running_since_s: float = 0.0

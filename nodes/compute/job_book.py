@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from alpyne_grid.nodes.compute import job_events as ev
 from alpyne_grid.nodes.compute.admission import Bounds, Offer, held_bytes
 from alpyne_grid.nodes.compute.backends.base import Execution, TaskEnd
-from alpyne_grid.nodes.compute.deadlines import Retention, RunningTimes
+from alpyne_grid.nodes.compute.deadlines import Announcements, Retention, RunningTimes
 from alpyne_grid.nodes.compute.job import Ending, Job, Now, Result, Settled, move
 from alpyne_grid.nodes.compute.job_queue import Ledger, Places, RoundRobin
 
@@ -82,6 +82,7 @@ class _State:
     unsaved_due_s: float = 0.0
     queued: int = 0
     spec_bytes: int = 0
+    payload_bytes: int = 0  # in memory
     next_batch: int = 1
     next_number: int = 1
 
@@ -98,6 +99,7 @@ class JobBook:
         self._level = level
         self._places = Places(slots, offer.memory_bytes)
         self._queue = RoundRobin()
+        self._announcements = Announcements()
         self._running = RunningTimes()
         self._kept = Retention(bounds)
         self._s = _State()
@@ -106,7 +108,7 @@ class JobBook:
 
     def next_due_s(self, now: Now) -> float | None:
         """Return when, on the monotonic clock, TimePassed is wanted; None for not at all."""
-        due = [self._running.next_s(), self._kept.next_s(now)]
+        due = [self._announcements.next_s(), self._running.next_s(), self._kept.next_s(now)]
         if self._s.unsaved:
             due.append(self._s.unsaved_due_s)
         return min((at for at in due if at is not None), default=None)
@@ -154,18 +156,18 @@ class JobBook:
 
     # ---- steps ----
 
-    def _start_ready(self) -> list[ev.Effect]:
+    def _start_ready(self, now: Now) -> list[ev.Effect]:
         """Start what there are places for."""
         started: list[ev.Effect] = []
-        published: list[ev.Effect] = []
         if len(self._s.unsaved) >= UNSAVED_MAX:
             return started
         while (job := self._queue.take(self._places)) is not None:
             self._leave_queue(job, JobState.STARTING)
             self._s.live[job.execution] = job
-            started.append(ev.StartTask(job))
-            published += self._publish(job)
-        return started + published
+            started.append(ev.StartTask(job, job.payload))
+            self._release_payload(job)
+            self._announcements.watch(job, now)
+        return started
 
     def _condemn(self, job: Job, ending: Ending) -> list[ev.Effect]:
         """Have the back end end ``job``; the first reason stands."""
@@ -200,7 +202,16 @@ class JobBook:
         if job.spec.tickets or job.spec.data_nodes:
             job.spec = replace(job.spec, tickets=(), data_nodes=())
         self._kept.keep(job)
-        write = ev.JobFinished(job.number, job.attempt, job.sequence, now.wall_ms, job.end, result)
+        write = ev.JobFinished(
+            job.number,
+            job.attempt,
+            job.state,
+            job.cause,
+            job.sequence,
+            now.wall_ms,
+            job.end,
+            result,
+        )
         return [*published, self._store(Finishing(job, write), [write])]
 
     def _event(self, job: Job, ending: Ending, end: TaskEnd, result: Result) -> JobEvent:
@@ -247,6 +258,7 @@ class JobBook:
         ledger = self._ledger(job.account)
         ledger.sequence += 1
         job.sequence = ledger.sequence
+        job.announced = job.state
         return [ev.Publish(job)]
 
     def _leave_queue(self, job: Job, to: JobState) -> None:
@@ -266,6 +278,7 @@ class JobBook:
         if not job.finished:
             job.spec_bytes = held_bytes(job.spec)
             self._s.spec_bytes += job.spec_bytes
+            self._s.payload_bytes += len(job.payload or b"")
 
     def _uncount(self, job: Job) -> None:
         ledger = self._ledger(job.account)
@@ -277,3 +290,8 @@ class JobBook:
     def _release_spec(self, job: Job) -> None:
         self._s.spec_bytes -= job.spec_bytes
         job.spec_bytes = 0
+        self._release_payload(job)
+
+    def _release_payload(self, job: Job) -> None:
+        self._s.payload_bytes -= len(job.payload or b"")
+        job.payload = None

@@ -6,7 +6,7 @@ from alpyne_grid.nodes.compute.backends.base import Execution, TaskEnd
 from alpyne_grid.nodes.compute.job import Ending, Job, Result, Settled, SuspendReason
 
 from alpyne_proto.errors import ErrorCode
-from alpyne_proto.messages.compute import JobAnswer, JobSpec, SettleRow
+from alpyne_proto.messages.compute import Cause, JobAnswer, JobSpec, JobState, SettleRow
 
 # ---- events ----------------------------------------------------------------------------------
 
@@ -168,6 +168,8 @@ class JobFinished:
 
     number: int
     attempt: int
+    state: JobState
+    cause: Cause
     sequence: int
     finished_at_ms: int
     end: bytes  # the encoded JobEvent
@@ -234,9 +236,10 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class StartTask:
-    """Run the job's current execution."""
+    """Run the job's current execution; ``payload`` is None where only its row has it."""
 
     job: Job
+    payload: bytes | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ class JobTable(Submissions):
     def _on_stored(self, event: ev.BatchStored, now: Now) -> list[ev.Effect]:
         batch = self._s.batches.pop(event.batch)
         if isinstance(batch, Submission):
-            return self._submission_stored(batch)
+            return self._submission_stored(batch, now)
         if isinstance(batch, Finishing):
             if batch.job.result is not None:
                 batch.job.result = batch.job.result._replace(data=b"")
@@ -89,7 +89,7 @@ class JobTable(Submissions):
             return [ev.Confirm(batch.request), *self._drop(self._kept.surplus())]
         if isinstance(batch, Dropping):
             return [ev.DropFiles(tuple(job.number for job in batch.jobs))]
-        return self._restoring_stored(batch)
+        return self._restoring_stored(batch, now)
 
     def _on_failed(self, event: ev.BatchFailed, now: Now) -> list[ev.Effect]:
         batch = self._s.batches.pop(event.batch)
@@ -126,7 +126,8 @@ class JobTable(Submissions):
         move(job, JobState.RUNNING)
         job.running_since_s = now.monotonic_s
         self._running.watch(job)
-        return self._publish(job)
+        self._announcements.watch(job, now)
+        return []
 
     def _on_suspended(self, event: ev.ExecutionSuspended, now: Now) -> list[ev.Effect]:
         job = self._s.live.get(event.execution)
@@ -160,9 +161,9 @@ class JobTable(Submissions):
         if job.successor is not None and job.successor.stored:
             move(job, JobState.KILLED)
             succeeded = self._succeed(job)
-            return [*self._start_ready(), *succeeded]
+            return [*self._start_ready(now), *succeeded]
         # The next one starts first: its worker is idle, and what follows can wait.
-        started = self._start_ready()
+        started = self._start_ready(now)
         if job.successor is None and self.job(job.account, job.spec.job_id) is not job:
             move(job, JobState.KILLED)  # the store has refused it: nobody knows of it
             return started
@@ -177,7 +178,7 @@ class JobTable(Submissions):
             job = self.job(event.account, job_id)
             if job is not None:
                 effects += self._end(job, CANCELLED, now)
-        return [*effects, *self._start_ready()]
+        return [*effects, *self._start_ready(now)]
 
     def _on_revoked(self, event: ev.AccountRevoked, now: Now) -> list[ev.Effect]:
         effects: list[ev.Effect] = []
@@ -185,21 +186,23 @@ class JobTable(Submissions):
             effects += self._end(job, REVOKED, now)
             if job.predecessor is not None:
                 effects += self._end(job.predecessor, REVOKED, now)
-        return [*effects, *self._start_ready()]
+        return [*effects, *self._start_ready(now)]
 
     def _on_slots(self, event: ev.SlotsChanged, now: Now) -> list[ev.Effect]:
         self._places.slots = event.slots
-        return self._start_ready()
+        return self._start_ready(now)
 
     def _on_time(self, event: ev.TimePassed, now: Now) -> list[ev.Effect]:
         effects: list[ev.Effect] = []
+        for job in self._announcements.due(now):
+            effects += self._publish(job)
         for job in self._running.run_out(now):
             text = f"ran longer than its limit of {job.spec.timeout_ms / 1000:g} s"
             effects += self._condemn(job, Ending(JobState.TIMEOUT, Cause.WALL_TIME, text))
         if self._s.unsaved and self._s.unsaved_due_s <= now.monotonic_s:
             unsaved, self._s.unsaved = self._s.unsaved, []
             effects += [self._store(batch, [batch.write]) for batch in unsaved]
-        return [*effects, *self._drop(self._kept.gone(now)), *self._start_ready()]
+        return [*effects, *self._drop(self._kept.gone(now)), *self._start_ready(now)]
 
     # ---- settling ----
 
@@ -248,13 +251,13 @@ class JobTable(Submissions):
             return []
         return [self._store(Restoring(waiting), [ev.AttemptsRaised()])]
 
-    def _restoring_stored(self, batch: Restoring) -> list[ev.Effect]:
+    def _restoring_stored(self, batch: Restoring, now: Now) -> list[ev.Effect]:
         effects: list[ev.Effect] = []
         for job in batch.jobs:
             if job.state is JobState.QUEUED:
                 self._queue.put(job)
                 effects += self._publish(job)
-        return [*effects, *self._start_ready()]
+        return [*effects, *self._start_ready(now)]
 
 
 def _verdict(job: Job, event: ev.ExecutionEnded) -> tuple[Ending, Result]:

@@ -32,7 +32,7 @@ class Submissions(JobBook):
         if len(final) == len(answers):
             return [ev.Answer(event.request, tuple(final))]
         # The worker gets its program before the disk gets the row: both take their time.
-        started = self._start_ready()
+        started = self._start_ready(now)
         return [*started, self._store(Submission(event.request, answers, added), writes)]
 
     def _admit(self, event: ev.JobsSubmitted, new: ev.NewJob) -> JobAnswer | Job | None:
@@ -66,7 +66,8 @@ class Submissions(JobBook):
     def _add(self, account: bytes, new: ev.NewJob, now: Now) -> Job:
         jobs = self._ledger(account).jobs
         kept = len(new.payload) + ROW_BYTES
-        job = Job(self._s.next_number, account, new.spec, now.wall_ms, kept)
+        number = self._s.next_number
+        job = Job(number, account, new.spec, now.wall_ms, kept, payload=new.payload)
         self._s.next_number += 1
         job.predecessor = jobs.pop(new.spec.job_id, None)
         jobs[new.spec.job_id] = job
@@ -80,13 +81,15 @@ class Submissions(JobBook):
 
     # ---- the store's word ----
 
-    def _submission_stored(self, batch: Submission) -> list[ev.Effect]:
+    def _submission_stored(self, batch: Submission, now: Now) -> list[ev.Effect]:
         replaced: list[ev.Effect] = []
         for job in batch.added:
             job.stored = True
+            if self._s.payload_bytes > self._bounds.payload_bytes:
+                self._release_payload(job)
             if job.predecessor is not None:
                 replaced += self._retire(job.predecessor)
-        return [self._answer(batch), *replaced, *self._start_ready()]
+        return [self._answer(batch), *replaced, *self._start_ready(now)]
 
     def _submission_failed(self, batch: Submission, text: str) -> list[ev.Effect]:
         effects: list[ev.Effect] = []
