@@ -79,12 +79,15 @@ class Compressor:
 
 
 def declared_size(payload: bytes | memoryview) -> int:
-    """Return the size that a compressed payload declares; CompressionError over the limit."""
+    """Return the size that a compressed payload declares; CompressionError out of bounds."""
     if len(payload) < SIZE_BYTES:
         raise CompressionError(f"zstd payload: {len(payload)} bytes, no room for its size")
     size: int = _SIZE.unpack_from(payload)[0]
-    if size > limits.INFLATED_MAX:
-        raise CompressionError(f"zstd payload: declares {size}, at most {limits.INFLATED_MAX}")
+    if not limits.COMPRESS_MIN <= size <= limits.INFLATED_MAX:
+        raise CompressionError(
+            f"zstd payload: it declares {size} bytes, expected {limits.COMPRESS_MIN} to "
+            f"{limits.INFLATED_MAX}"
+        )
     return size
 
 

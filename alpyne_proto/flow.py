@@ -49,10 +49,14 @@ class ReceiveCredit:
         """Bytes that came and were not consumed."""
         return self.received - self.consumed
 
-    def take(self, size: int, where: str) -> None:
-        """Count ``size`` bytes that came; FlowError where the peer had no credit for them."""
+    def take(self, size: int, stream_id: int) -> None:
+        """Count ``size`` bytes that came; FlowError where the peer had no credit for them.
+
+        stream_id: for the error's text; 0 is the connection.
+        """
         self.received += size
         if self.received > self.announced:
+            where = f"stream {stream_id}" if stream_id else "connection"
             raise FlowError(
                 f"{where}: {self.received} bytes came, credit was given for {self.announced}"
             )

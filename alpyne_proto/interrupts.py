@@ -13,6 +13,7 @@ from collections import deque
 
 from alpyne_proto import limits
 from alpyne_proto.errors import ErrorCode, FrameError, RemoteProtocolError
+from alpyne_proto.frame import FrameType, pack
 
 _SENDER_RATE_PER_S = limits.INTERRUPT_RATE_PER_S * 0.99
 
@@ -49,7 +50,8 @@ class TokenBucket:
 
     def time_of(self, tokens: float, now: float) -> float:
         """Return when the bucket will hold ``tokens``."""
-        return now + max(0.0, tokens - self.level(now)) / self._rate
+        # A millisecond more: rounding must not leave the bucket a hair short of a whole token.
+        return now + max(0.0, tokens - self.level(now)) / self._rate + 0.001
 
 
 class InterruptSender:
@@ -68,20 +70,22 @@ class InterruptSender:
         """Whether interrupts wait to be sent."""
         return bool(self._waiting)
 
-    def next_id(self) -> int:
-        """Return the id of a new interrupt, from 1."""
+    def queue(self, meta: bytes) -> int:
+        """Let a message wait for its token; return its id, from 1."""
         self._last_id += 1
+        frame = pack(FrameType.INTERRUPT, 0, self._last_id, meta)
+        self._waiting.append((self._last_id, frame))
         return self._last_id
 
-    def queue(self, interrupt_id: int, frame: bytes) -> None:
-        """Let ``frame`` wait for its token."""
-        self._waiting.append((interrupt_id, frame))
-
-    def take(self, now: float) -> list[bytes]:
-        """Return the frames that may be sent at ``now``."""
+    def take(self, now: float, room: int) -> list[bytes]:
+        """Return the frames that may be sent at ``now``, at most ``room`` bytes of them."""
         frames = []
         while self._waiting and self._bucket.level(now) - len(self._unacked) >= 1:
-            interrupt_id, frame = self._waiting.popleft()
+            interrupt_id, frame = self._waiting[0]
+            room -= len(frame)
+            if room < 0:
+                break
+            self._waiting.popleft()
             self._unacked.append(interrupt_id)
             frames.append(frame)
         return frames
@@ -112,7 +116,7 @@ class InterruptReceiver:
     def is_new(self, interrupt_id: int, now: float) -> bool:
         """Count an interrupt; return False for one that came before.
 
-        Raises RemoteProtocolError (TOO_BUSY) where the peer sends more than it may.
+        Raises FrameError for id 0, RemoteProtocolError (TOO_BUSY) where the peer sends too many.
         """
         if not self._bucket.take(now):
             error = RemoteProtocolError(
@@ -121,6 +125,8 @@ class InterruptReceiver:
             )
             error.code = ErrorCode.TOO_BUSY
             raise error
+        if not interrupt_id:
+            raise FrameError("INTERRUPT: its id is 0, expected 1 or higher")
         if interrupt_id <= self._last_id:
             return False
         self._last_id = interrupt_id

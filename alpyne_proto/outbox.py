@@ -25,7 +25,7 @@ from alpyne_proto.streams import Outgoing, Receiving, Sending, Stream, StreamTab
 Data = bytes | memoryview
 
 _DATA_HEAD = Struct(">BBHIIQ")  # frame header and offset of a DATA frame without meta
-_CONTROL_MOST = 1024  # frames that answer the peer, waiting for a peer that does not read
+_ANSWERS_MOST = 1024  # control frames that may wait for a peer that does not read
 _OPENED_ALONG = 1024  # payload that a stream may bring with it when a later one pulls it forward
 _WORTH_SPLITTING = 16 * 1024  # a smaller rest of a record is left empty
 QUEUE_MAX = 256 * 1024  # bytes of one stream that should wait here; the rest waits outside
@@ -97,13 +97,19 @@ class Outbox:
     def send_control(
         self, type: FrameType, message: Message | None = None, stream_id: int = 0, flags: int = 0
     ) -> None:
-        """Queue a control frame.
+        """Queue a control frame of our own accord."""
+        self._control.append(control_frame(type, message, stream_id, flags))
+
+    def answer(
+        self, type: FrameType, message: Message | None = None, stream_id: int = 0, flags: int = 0
+    ) -> None:
+        """Queue a control frame that something of the peer's has caused.
 
         Raises RemoteProtocolError (TOO_BUSY) where the peer makes us answer and does not read.
         """
-        if len(self._control) >= _CONTROL_MOST:
+        if len(self._control) >= _ANSWERS_MOST:
             error = RemoteProtocolError(
-                f"{_CONTROL_MOST} control frames wait for a peer that does not read"
+                f"{len(self._control)} control frames wait for a peer that does not read"
             )
             error.code = ErrorCode.TOO_BUSY
             raise error
@@ -212,7 +218,7 @@ class Outbox:
             self._settings.clear()
             room -= sum(map(len, parts))
         if self.interrupts.waiting:
-            for frame in self.interrupts.take(now):
+            for frame in self.interrupts.take(now, room):
                 parts.append(frame)
                 room -= len(frame)
         if self._max_data_due or self._credit_due or self._max_streams_due:

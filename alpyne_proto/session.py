@@ -34,6 +34,7 @@ from alpyne_proto.flow import ReceiveCredit, SendCredit
 from alpyne_proto.frame import Flags, FrameType
 from alpyne_proto.handshake import Handshake, RefusedPreface, SessionConfig, roles_of
 from alpyne_proto.inbox import Inbox
+from alpyne_proto.liveness import Due, Liveness
 from alpyne_proto.messages import control
 from alpyne_proto.messages.control import AccountRole
 from alpyne_proto.messages.hello import CODEC_ZSTD, AcceptorHello, DiallerHello
@@ -41,6 +42,7 @@ from alpyne_proto.outbox import Data, Outbox, control_frame
 from alpyne_proto.record import RecordReader, RecordWriter
 from alpyne_proto.registry import Message, Shape, Spec, State
 from alpyne_proto.scheduler import DEFAULT_URGENCY, LEAST_URGENT, MOST_URGENT
+from alpyne_proto.stream_frames import check_answer
 from alpyne_proto.streams import RECEIVED, Outgoing, Receiving, Sending, Stream, StreamTable
 from alpyne_proto.table import STEP_TO, Phase, PhaseMachine, Step, legal_messages
 
@@ -62,10 +64,12 @@ class Session:
         self._raw = self._handshake.begin() if config.is_dialler else b""
         self._events: list[Event] = []
         self._buffer = bytearray()  # of the handshake; then what came before ``promote``
-        self._started_at = self._heard_at = self._pinged_at = self._now = now
+        self._liveness = Liveness(now)
+        self._now = now
         self._writer: RecordWriter | None = None
         self._farewell: bytes | None = None  # the CLOSE frame that is still to be sent
         self._flushes = False  # whether what is ready goes along with CLOSE
+        self._roles = config.roles
         self._writers: dict[int, Stream] = {}  # streams whose send_room was 0 when last asked
         self._reader: RecordReader
         self._streams: StreamTable
@@ -152,17 +156,16 @@ class Session:
         self._now = now
         if self.closed:
             return self.events()
-        if self._phases.phase not in _SETTLED:
-            if now >= self._handshake_deadline:
-                self._fail(HandshakeFailed("handshake: not finished in time"))
-        elif now >= self._heard_at + limits.DEAD_AFTER_S:
+        due = self._liveness.due(self._phases.phase, now)
+        if due is Due.PING:
+            self._inbox.pings_sent += 1
+            self._outbox.send_control(FrameType.PING, control.Ping(self._inbox.pings_sent))
+        elif due is Due.GIVE_UP_HANDSHAKE:
+            self._fail(HandshakeFailed("handshake: it was not finished in time"))
+        elif due is Due.DEAD:
             text = f"nothing came for {limits.DEAD_AFTER_S:g} s"
             self._say_goodbye(ErrorCode.IDLE_TIMEOUT, text)
             self._end(ConnectionLost(f"the peer is silent: {text}", ErrorCode.IDLE_TIMEOUT))
-        elif now >= self._ping_due_at:
-            self._pinged_at = now
-            self._inbox.pings_sent += 1
-            self._outbox.send_control(FrameType.PING, control.Ping(self._inbox.pings_sent))
         return self.events()
 
     def next_deadline(self) -> float | None:
@@ -171,9 +174,9 @@ class Session:
             return self._now
         if self.closed:
             return None
+        deadline = self._liveness.deadline(self._phases.phase)
         if self._phases.phase not in _SETTLED:
-            return self._handshake_deadline
-        deadline = min(self._ping_due_at, self._heard_at + limits.DEAD_AFTER_S)
+            return deadline
         ready_at = self._outbox.interrupts.ready_at(self._now)
         return deadline if ready_at is None else min(deadline, ready_at)
 
@@ -240,7 +243,7 @@ class Session:
         stream.head = head
         stream.awaits_ack = want_ack
         stream.head_flags = Flags.ACK if want_ack else 0
-        self._outbox.give(stream, payload)
+        self._outbox.give(stream, _flat(payload))
         if end:
             stream.send(Outgoing.FINISH)
         self._outbox.open(stream)
@@ -263,16 +266,14 @@ class Session:
         stream = self._find(stream_id)
         if stream is None or stream.sending is Sending.STOPPED:
             return
-        spec = message.SPEC
-        if spec.code not in stream.request.answers and type(message) is not control.Error:
-            raise LocalProtocolError(f"{spec.name}: it does not answer {stream.request.name}")
+        check_answer(stream.request, message, LocalProtocolError)
         self._check_legal(message, Shape.RESPONSE, payload, end)
         head = encode(message)
         stream.send(Outgoing.ANSWER)
         if urgency is not None and not stream.scheduled:
             stream.urgency = min(max(urgency, MOST_URGENT), LEAST_URGENT)
         stream.head = head
-        self._outbox.give(stream, payload)
+        self._outbox.give(stream, _flat(payload))
         if end:
             stream.send(Outgoing.FINISH)
         self._outbox.scheduler.add(stream)
@@ -295,7 +296,7 @@ class Session:
             self._check_legal(trailer, Shape.TRAILER, b"", True)
             stream.trailer = encode(trailer)
         stream.send(Outgoing.FINISH if end else Outgoing.GIVE)
-        self._outbox.give(stream, data)
+        self._outbox.give(stream, _flat(data))
         self._outbox.scheduler.add(stream)
 
     def send_room(self, stream_id: int) -> int:
@@ -382,15 +383,13 @@ class Session:
         if self._phases.phase not in _SETTLED:
             raise LocalProtocolError(f"{message.SPEC.name}: the connection is not open")
         self._check_legal(message, Shape.INTERRUPT, b"", True)
-        interrupts = self._outbox.interrupts
-        interrupt_id = interrupts.next_id()
-        frame = control_frame(FrameType.INTERRUPT, message, interrupt_id)
-        if len(frame) > limits.INTERRUPT_MAX:
+        meta = encode(message)
+        size = limits.FRAME_HEADER + len(meta)
+        if size > limits.INTERRUPT_MAX:
             raise LocalProtocolError(
-                f"{message.SPEC.name}: {len(frame)} bytes, at most {limits.INTERRUPT_MAX}"
+                f"{message.SPEC.name}: {size} bytes, at most {limits.INTERRUPT_MAX}"
             )
-        interrupts.queue(interrupt_id, frame)
-        return interrupt_id
+        return self._outbox.interrupts.queue(meta)
 
     def promote(self, state: State, role: AccountRole = AccountRole.NONE) -> None:
         """Acceptor: say what the connection may do from now on (SETTINGS).
@@ -412,9 +411,9 @@ class Session:
 
     def go_away(self, code: ErrorCode = ErrorCode.SHUTTING_DOWN, text: str = "") -> None:
         """Take no new requests; those that came are still served."""
-        if self._phases.phase in _SETTLED and self._streams.goaway_above is None:
+        if self._phases.phase in _SETTLED and not self._streams.refuses_new:
+            self._streams.refuses_new = True
             last = self._streams.last_peer_id
-            self._streams.goaway_above = last
             self._outbox.send_control(FrameType.GOAWAY, control.GoAway(last, code, _cut(text)))
 
     def close(self, code: ErrorCode = ErrorCode.NO_ERROR, text: str = "") -> None:
@@ -427,16 +426,6 @@ class Session:
         self._end(None if clean else ConnectionLost(f"closed by this side: {text}", code))
 
     # --- inside -----------------------------------------------------------------------------
-
-    @property
-    def _handshake_deadline(self) -> float:
-        if self._phases.phase is Phase.PREFACE:
-            return self._started_at + limits.PREFACE_TIMEOUT_S
-        return self._started_at + limits.HANDSHAKE_TIMEOUT_S
-
-    @property
-    def _ping_due_at(self) -> float:
-        return max(self._heard_at, self._pinged_at) + limits.PING_AFTER_S
 
     def _receive(self, data: bytes | bytearray | memoryview) -> None:
         if self._writer is None:
@@ -456,7 +445,7 @@ class Session:
             return
         inbox, now = self._inbox, self._now
         for record in self._reader.feed(data):
-            self._heard_at = now
+            self._liveness.hear(now)
             inbox.take_record(record, now)
             if inbox.closed is not None:
                 self._take_close(inbox.closed)
@@ -492,7 +481,7 @@ class Session:
             peer_roles=roles_of(theirs),
             takes_zstd=bool(ours.codecs & CODEC_ZSTD),
         )
-        self._heard_at = self._pinged_at = self._now
+        self._liveness.hear(self._now)
         self._events.append(HandshakeCompleted(theirs, handshake.remote_static))
 
     def _take_close(self, message: control.Close) -> None:
@@ -541,9 +530,9 @@ class Session:
 
     def _check_legal(self, message: Message, shape: Shape, payload: Data, end: bool) -> None:
         spec: Spec = message.SPEC
-        if spec.code not in legal_messages(self._phases.state, self._config.roles, shape):
+        if spec.code not in legal_messages(self._phases.state, self._roles, shape):
             raise LocalProtocolError(
-                f"{spec.name}: not a {shape.value} that a {self._config.roles.name} may send "
+                f"{spec.name}: not a {shape.value} that a {self._roles.name} may send "
                 f"in state {self._phases.state.name}"
             )
         if not spec.body and (payload or not end):
@@ -557,6 +546,11 @@ class Session:
             elif self._outbox.room_of(stream):
                 del self._writers[stream_id]
                 self._events.append(StreamWritable(stream_id))
+
+
+def _flat(data: Data) -> Data:
+    """Return ``data`` with items of one byte, so that its length is its size."""
+    return data if type(data) is bytes else memoryview(data).cast("B")
 
 
 def _cut(text: str) -> str:

@@ -205,12 +205,12 @@ class StreamTable:
         "_parity",
         "_peer_window",
         "_window",
-        "goaway_above",
         "live",
         "next_own",
         "next_peer",
         "peer_max",
         "peer_refuses_above",
+        "refuses_new",
         "streams_window",
     )
 
@@ -223,7 +223,7 @@ class StreamTable:
         self.next_peer = 2 if side is Side.DIALLER else 1
         self.peer_max = peer_max
         self.streams_window = streams_window
-        self.goaway_above: int | None = None  # our GOAWAY: higher ids of the peer are refused
+        self.refuses_new = False  # after our GOAWAY
         self.peer_refuses_above = limits.STREAM_ID_MAX  # the peer's GOAWAY
         self._parity = self.next_own & 1
         self._window = window
@@ -270,32 +270,27 @@ class StreamTable:
         """Make the stream that the peer opened under an id that was checked."""
         return self._add(stream_id, False, request, urgency)
 
-    def refuse(self) -> bool:
+    def pass_new(self) -> bool:
         """Count a stream of the peer that ends as it begins; return whether credit is due."""
-        self._late_frames = min(self._late_frames + _LATE_FRAMES, _LATE_FRAMES_MOST)
+        self._allow_late_frames()
         self._late_bytes += self._window
         self._ended += 1
         return self._credit_is_due()
 
-    def find(self, stream_id: int, type: int) -> Stream | None:
-        """Return the stream of a frame that came; None where it has ended and the frame is late.
-
-        Raises FrameError where it was never opened, or where more comes late than can be underway.
-        """
-        stream = self.live.get(stream_id)
-        if stream is not None:
-            return stream
+    def check_ended(self, stream_id: int, type: int) -> None:
+        """Raise FrameError where a stream that is not alive was never opened."""
         following = self.next_own if self.is_own(stream_id) else self.next_peer
         if not 0 < stream_id < following:
             raise FrameError(f"frame {type:#04x}: stream {stream_id} was never opened")
+
+    def take_late_frame(self, stream_id: int, type: int) -> None:
+        """Count a control frame of a stream that has ended; FrameError for too many."""
         self._late_frames -= 1
         if self._late_frames < 0:
             raise FrameError(f"frame {type:#04x}: stream {stream_id} has ended")
-        return None
 
     def take_late_bytes(self, stream_id: int, size: int) -> None:
-        """Count bytes of a body that nobody waits for; FrameError for more than were underway."""
-        self._late_frames += 1  # counted by its bytes instead
+        """Count body bytes of a stream that has ended; FrameError for more than were underway."""
         self._late_bytes -= size
         if self._late_bytes < 0:
             raise FrameError(f"DATA: stream {stream_id} has ended")
@@ -304,7 +299,7 @@ class StreamTable:
         """Drop a stream that is done; return whether credit for new streams is due."""
         if self.live.pop(stream.id, None) is None:
             return False
-        self._late_frames = min(self._late_frames + _LATE_FRAMES, _LATE_FRAMES_MOST)
+        self._allow_late_frames()
         if stream.is_ours:
             return False
         self._ended += 1
@@ -314,6 +309,9 @@ class StreamTable:
         """Return the new limit of streams, and hold the peer to it."""
         self._announced = min(self._ended + self.streams_window, limits.STREAM_ID_MAX)
         return self._announced
+
+    def _allow_late_frames(self) -> None:
+        self._late_frames = min(self._late_frames + _LATE_FRAMES, _LATE_FRAMES_MOST)
 
     def _credit_is_due(self) -> bool:
         owed = self._ended + self.streams_window - self._announced
