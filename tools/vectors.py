@@ -17,6 +17,7 @@ from typing import Any
 from alpyne_grid.tools.vectors_frames import frame_vectors
 from alpyne_grid.tools.vectors_invalid import invalid_vectors
 from alpyne_grid.tools.vectors_records import record_vectors
+from alpyne_grid.tools.vectors_session import session_vectors
 
 import alpyne_proto
 
@@ -26,6 +27,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "frames.json": frame_vectors,
     "records.json": record_vectors,
     "invalid.json": invalid_vectors,
+    "session.json": session_vectors,
 }
 
 

@@ -10,6 +10,7 @@ from alpyne_grid.tools.vectors_access import (
     invalid_names,
     invalid_tickets,
 )
+from alpyne_grid.tools.vectors_connections import invalid_connections
 from alpyne_grid.tools.vectors_frames import zstd_payload
 from alpyne_grid.tools.vectors_records import KEY, PLAIN, cipher_at
 
@@ -27,7 +28,9 @@ COMMENT = (
     "that cannot be right, a receiver may refuse there or later, but hands nothing of the unit "
     "on. meta: `as` is the message that is expected, `lenient` whether the state is OPEN. rows: "
     "`allowed` are the codes that the body may hold. records: sent in order under `key`, the "
-    "last is refused."
+    "last is refused. connections: `to` is a side that has done the handshake of session.json, "
+    "been brought to `state` and has sent `requests`; it gets one record for each of `frames`, "
+    "and the last ends the connection with `error`; null: nothing ends it."
 )
 Case = dict[str, Any]
 
@@ -47,6 +50,7 @@ def invalid_vectors() -> dict[str, Any]:
         "tickets": list(invalid_tickets()),
         "addresses": list(invalid_addresses()),
         "names": list(invalid_names()),
+        "connections": list(invalid_connections()),
     }
 
 
