@@ -33,6 +33,7 @@ class Shell(asyncio.BufferedProtocol):
         self.source = ""  # whom it counts for; see transport.source_of
         self.peer_name = ""  # address and port, for people
         self.received_bytes = 0  # encrypted, headers included
+        self.sent_bytes = 0  # the same
         self.records_written = 0
         self.blocked: dict[int, BodyWriter] = {}  # those that wait for room in the session
         self.error: AlpyneError | None = None  # why it ended; None after a clean end
@@ -152,6 +153,7 @@ class Shell(asyncio.BufferedProtocol):
             if record is not None:
                 self.records_written += 1
                 left -= len(record)
+                self.sent_bytes += len(record)
                 transport.write(record)
             elif events := session.events():  # writers whose streams have room again, mostly
                 self._feed(events)
