@@ -63,21 +63,6 @@ def test_node_registers_any_key_with_a_small_quota_when_open(
     run(scene())
 
 
-def test_node_ends_a_connection_that_asks_before_it_has_registered(
-    cluster: LocalCluster, person: Any, run: Run
-) -> None:
-    node = cluster.start("data", "--registration", "open")
-
-    async def scene() -> None:
-        connection = await person().dial(node)
-        with pytest.raises(AlpyneError):
-            await connection.call(access.GetStatus())
-        await connection.wait_closed()
-        assert (await person().dial(node)).is_open
-
-    run(scene())
-
-
 def test_invitation_admits_one_account_to_an_administered_node(
     cluster: LocalCluster, owner: Any, person: Any, run: Run
 ) -> None:
