@@ -8,7 +8,7 @@ Source: spec/PROTOCOL.md, "Compression"; RFC 8878.
 
 from enum import Enum
 from struct import Struct
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 from alpyne_proto import limits
 from alpyne_proto.errors import CompressionError
@@ -20,7 +20,7 @@ _LEVEL = 1
 _SAMPLE_LEVEL = -5
 _SAMPLE = 4096
 _WORTH = 0.9  # compressed / plain, at most
-_LEAVE_OUT = 15  # frames sent plain after one that was not worth it
+_PLAIN_FRAMES = 15  # that follow one that was not worth it
 
 
 class Compression(Enum):
@@ -31,10 +31,16 @@ class Compression(Enum):
     OFF = "off"
 
 
-class Compressor:
-    """Compresses the payloads of one stream."""
+class HasPlainFrames(Protocol):
+    """Where a compressor remembers what it learnt: a stream."""
 
-    __slots__ = ("_always", "_left_out", "_sampler", "_zstd")
+    plain_frames: int
+
+
+class Compressor:
+    """Compresses the payloads of one connection."""
+
+    __slots__ = ("_always", "_sampler", "_zstd")
 
     def __init__(self, mode: Compression) -> None:
         """mode: AUTO or ON."""
@@ -43,39 +49,35 @@ class Compressor:
         self._always = mode is Compression.ON
         self._zstd = zstandard.ZstdCompressor(level=_LEVEL)
         self._sampler = zstandard.ZstdCompressor(level=_SAMPLE_LEVEL)
-        self._left_out: dict[int, int] = {}  # stream id -> frames that still go plain
 
-    def compress(self, stream_id: int, data: bytes | memoryview) -> bytes | None:
-        """Return the compressed payload, or None where ``data`` should travel as it is."""
-        if len(data) < limits.COMPRESS_MIN:
-            return None
-        if not self._always and self._is_left_out(stream_id, data):
+    def compress(self, stream: HasPlainFrames, data: bytes | memoryview) -> bytes | None:
+        """Return the compressed payload, or None where ``data`` should travel as it is.
+
+        After data that was not worth it, the stream's next frames are not even tried.
+        """
+        if not self._always and not self._promises(stream, data):
             return None
         compressed = self._zstd.compress(data)
         most = len(data) if self._always else len(data) * _WORTH
         if len(compressed) + SIZE_BYTES > most:
-            self._left_out[stream_id] = _LEAVE_OUT
+            stream.plain_frames = _PLAIN_FRAMES
             return None
         return _SIZE.pack(len(data)) + compressed
 
-    def forget(self, stream_id: int) -> None:
-        """Drop what was learnt of a stream that has ended."""
-        self._left_out.pop(stream_id, None)
-
-    def _is_left_out(self, stream_id: int, data: bytes | memoryview) -> bool:
-        left = self._left_out.get(stream_id, 0)
-        if left:
-            self._left_out[stream_id] = left - 1
-            return True
+    def _promises(self, stream: HasPlainFrames, data: bytes | memoryview) -> bool:
+        """Return whether a sample says that compressing pays."""
+        if stream.plain_frames:
+            stream.plain_frames -= 1
+            return False
         if len(data) <= 3 * _SAMPLE:
-            return False  # as cheap to compress as to sample
+            return True  # as cheap to compress as to sample
         middle = len(data) // 2
         view = memoryview(data)
         sample = b"".join((view[:_SAMPLE], view[middle : middle + _SAMPLE], view[-_SAMPLE:]))
         if len(self._sampler.compress(sample)) <= len(sample) * _WORTH:
-            return False
-        self._left_out[stream_id] = _LEAVE_OUT
-        return True
+            return True
+        stream.plain_frames = _PLAIN_FRAMES
+        return False
 
 
 def declared_size(payload: bytes | memoryview) -> int:

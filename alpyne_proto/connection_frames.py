@@ -61,12 +61,12 @@ def take_goaway(inbox: "Inbox", frame: Frame) -> None:
     last = message.last_stream
     inbox.streams.peer_refuses_above = min(inbox.streams.peer_refuses_above, last)
     inbox.events.append(GoAwayReceived(last, message.code, message.text))
-    inbox.outbox.forget_unopened(last)
+    inbox.outbox.bodies.forget_unopened(last)
     for stream in list(inbox.streams.live.values()):
         if stream.is_ours and stream.id > last:
             waited_for = not (stream.discards or stream.receiving in RECEIVED)
             stream.kill()
-            inbox.outbox.drop(stream)
+            inbox.outbox.bodies.drop(stream)
             inbox.outbox.discard(stream)
             if waited_for:
                 inbox.events.append(StreamReset(stream.id, message.code, message.text))
@@ -80,8 +80,8 @@ def take_close(inbox: "Inbox", frame: Frame) -> None:
 def take_max_data(inbox: "Inbox", frame: Frame) -> None:
     """More credit for the connection; a limit that is not higher means nothing."""
     message = inbox.parse_control(frame, control.MaxData)
-    if inbox.outbox.credit.raise_to(message.maximum):
-        inbox.outbox.feed_starved()
+    if inbox.outbox.bodies.credit.raise_to(message.maximum):
+        inbox.outbox.bodies.feed_starved()
 
 
 def take_max_streams(inbox: "Inbox", frame: Frame) -> None:
@@ -89,7 +89,7 @@ def take_max_streams(inbox: "Inbox", frame: Frame) -> None:
     message = inbox.parse_control(frame, control.MaxStreams)
     if message.maximum > inbox.streams.peer_max:
         inbox.streams.peer_max = message.maximum
-        inbox.outbox.wake_unopened()
+        inbox.outbox.bodies.wake_unopened()
 
 
 def take_interrupt(inbox: "Inbox", frame: Frame) -> None:

@@ -92,7 +92,7 @@ class Handshake:
     @property
     def done(self) -> bool:
         """Whether both sides have their keys."""
-        return self._phases.phase is Phase.SETTLING
+        return self.peer_hello is not None
 
     @property
     def handshake_hash(self) -> bytes:
@@ -134,7 +134,7 @@ class Handshake:
 
     @property
     def _finished(self) -> HandshakeState:
-        if self._noise is None or not self.done:
+        if self._noise is None or self.peer_hello is None:
             raise LocalProtocolError("handshake: not finished")
         return self._noise
 
@@ -188,9 +188,10 @@ class Handshake:
         payload = self._read(buffer)
         if payload is None:
             return None
-        self.peer_hello = decode_as(payload, AcceptorHello, lenient=False)
+        hello = decode_as(payload, AcceptorHello, lenient=False)
         output = self._write_hello()
         self._phases.move(Step.MESSAGE_2_TAKEN)
+        self.peer_hello = hello
         return output
 
     def _take_message_3(self, buffer: bytearray) -> bytes | None:
@@ -201,8 +202,8 @@ class Handshake:
         hello = decode_as(payload, DiallerHello, lenient=False)
         if not hello.roles:
             raise HandshakeFailed("DiallerHello.roles: expected at least one role, got none")
-        self.peer_hello = hello
         self._phases.move(Step.MESSAGE_3_TAKEN)
+        self.peer_hello = hello
         return b""
 
     def _read(self, buffer: bytearray) -> bytes | None:

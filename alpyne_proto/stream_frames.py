@@ -54,17 +54,11 @@ def take_request(inbox: "Inbox", frame: Frame) -> None:
 def _refuse(inbox: "Inbox", frame: Frame, ends: bool) -> None:
     """Refuse a request that came after our GOAWAY."""
     code, text = ErrorCode.SHUTTING_DOWN, "no new requests after GOAWAY"
-    _pass_new(inbox)
+    inbox.streams.pass_new()
     inbox.pass_over(frame.stream_id, frame.flags, frame.payload)
     inbox.outbox.answer(FrameType.RESET, control.Reset(code, text), frame.stream_id)
     if not ends:
         inbox.outbox.answer(FrameType.STOP, control.Stop(code, text), frame.stream_id)
-
-
-def _pass_new(inbox: "Inbox") -> None:
-    """Count a stream of the peer that ends as it begins."""
-    if inbox.streams.pass_new():
-        inbox.outbox.announce_streams()
 
 
 def take_response(inbox: "Inbox", frame: Frame) -> None:
@@ -86,7 +80,7 @@ def take_response(inbox: "Inbox", frame: Frame) -> None:
         return
     inbox.events.append(ResponseReceived(stream_id, message, payload, ends))
     if ends:
-        inbox.outbox.close_if_done(stream)
+        inbox.streams.forget_if_done(stream)
 
 
 def take_data(inbox: "Inbox", frame: Frame) -> None:
@@ -121,7 +115,7 @@ def take_data(inbox: "Inbox", frame: Frame) -> None:
         return
     inbox.events.append(DataReceived(stream.id, data, ends, trailer))
     if ends:
-        inbox.outbox.close_if_done(stream)
+        inbox.streams.forget_if_done(stream)
 
 
 def take_reset(inbox: "Inbox", frame: Frame) -> None:
@@ -130,7 +124,7 @@ def take_reset(inbox: "Inbox", frame: Frame) -> None:
     if frame.stream_id == inbox.streams.next_peer:
         # The peer gave a request up before it was sent, and uses its id up.
         inbox.streams.check_new(frame.stream_id)
-        _pass_new(inbox)
+        inbox.streams.pass_new()
         return
     stream = _find(inbox, frame)
     if stream is None:
@@ -140,7 +134,7 @@ def take_reset(inbox: "Inbox", frame: Frame) -> None:
         inbox.outbox.discard(stream)
         return
     inbox.events.append(StreamReset(stream.id, message.code, message.text))
-    inbox.outbox.close_if_done(stream)
+    inbox.streams.forget_if_done(stream)
 
 
 def take_stop(inbox: "Inbox", frame: Frame) -> None:
@@ -152,7 +146,7 @@ def take_stop(inbox: "Inbox", frame: Frame) -> None:
     stream.send(Outgoing.STOP)
     inbox.outbox.abandon(stream, control.Reset(message.code, "stopped by the receiver"))
     inbox.events.append(StopReceived(stream.id, message.code, message.text))
-    inbox.outbox.close_if_done(stream)
+    inbox.streams.forget_if_done(stream)
 
 
 def take_max_stream_data(inbox: "Inbox", frame: Frame) -> None:
@@ -160,7 +154,7 @@ def take_max_stream_data(inbox: "Inbox", frame: Frame) -> None:
     message = inbox.parse_control(frame, control.MaxStreamData)
     stream = _find(inbox, frame)
     if stream is not None and stream.outgoing.raise_to(message.maximum) and stream.queued:
-        inbox.outbox.scheduler.add(stream)
+        inbox.outbox.bodies.add(stream)
 
 
 def take_req_ack(inbox: "Inbox", frame: Frame) -> None:

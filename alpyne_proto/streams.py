@@ -103,6 +103,7 @@ class Stream:
         "incoming",
         "is_ours",
         "outgoing",
+        "plain_frames",
         "queued",
         "receiving",
         "released",
@@ -111,7 +112,6 @@ class Stream:
         "sending",
         "trailer",
         "urgency",
-        "wants_room",
     )
 
     def __init__(
@@ -141,7 +141,7 @@ class Stream:
         self.released = is_ours  # no handler of ours works on it (any more)
         self.discards = False  # the peer's side interests nobody any more
         self.awaits_ack = False
-        self.wants_room = False  # send_room was too small when somebody asked
+        self.plain_frames = 0  # that many frames are sent without trying to compress them
 
     @property
     def unopened(self) -> bool:
@@ -187,12 +187,6 @@ class Stream:
         if self.sending not in SENT:
             self.sending = Sending.STOPPED
 
-    def drop_queue(self) -> None:
-        """Forget what waits to be sent."""
-        self.chunks.clear()
-        self.queued = 0
-        self.trailer = b""
-
 
 class StreamTable:
     """The streams that are alive, the next ids, and the credit for new ones."""
@@ -204,14 +198,15 @@ class StreamTable:
         "_late_frames",
         "_parity",
         "_peer_window",
+        "_streams_window",
         "_window",
+        "credit_due",
         "live",
         "next_own",
         "next_peer",
         "peer_max",
         "peer_refuses_above",
         "refuses_new",
-        "streams_window",
     )
 
     def __init__(
@@ -222,8 +217,9 @@ class StreamTable:
         self.next_own = 1 if side is Side.DIALLER else 2
         self.next_peer = 2 if side is Side.DIALLER else 1
         self.peer_max = peer_max
-        self.streams_window = streams_window
+        self._streams_window = streams_window
         self.refuses_new = False  # after our GOAWAY
+        self.credit_due = False  # a higher limit of streams should be announced
         self.peer_refuses_above = limits.STREAM_ID_MAX  # the peer's GOAWAY
         self._parity = self.next_own & 1
         self._window = window
@@ -270,12 +266,10 @@ class StreamTable:
         """Make the stream that the peer opened under an id that was checked."""
         return self._add(stream_id, False, request, urgency)
 
-    def pass_new(self) -> bool:
-        """Count a stream of the peer that ends as it begins; return whether credit is due."""
-        self._allow_late_frames()
+    def pass_new(self) -> None:
+        """Count a stream of the peer that ends as it begins."""
         self._late_bytes += self._window
-        self._ended += 1
-        return self._credit_is_due()
+        self._count_end(is_ours=False)
 
     def check_ended(self, stream_id: int, type: int) -> None:
         """Raise FrameError where a stream that is not alive was never opened."""
@@ -295,27 +289,24 @@ class StreamTable:
         if self._late_bytes < 0:
             raise FrameError(f"DATA: stream {stream_id} has ended")
 
-    def forget(self, stream: Stream) -> bool:
-        """Drop a stream that is done; return whether credit for new streams is due."""
-        if self.live.pop(stream.id, None) is None:
-            return False
-        self._allow_late_frames()
-        if stream.is_ours:
-            return False
-        self._ended += 1
-        return self._credit_is_due()
+    def forget_if_done(self, stream: Stream) -> None:
+        """Drop a stream where nothing can happen to it any more."""
+        if stream.done and self.live.pop(stream.id, None) is not None:
+            self._count_end(stream.is_ours)
 
     def announce(self) -> int:
         """Return the new limit of streams, and hold the peer to it."""
-        self._announced = min(self._ended + self.streams_window, limits.STREAM_ID_MAX)
+        self.credit_due = False
+        self._announced = min(self._ended + self._streams_window, limits.STREAM_ID_MAX)
         return self._announced
 
-    def _allow_late_frames(self) -> None:
+    def _count_end(self, is_ours: bool) -> None:
         self._late_frames = min(self._late_frames + _LATE_FRAMES, _LATE_FRAMES_MOST)
-
-    def _credit_is_due(self) -> bool:
-        owed = self._ended + self.streams_window - self._announced
-        return owed >= max(1, self.streams_window // _ANNOUNCE_PART)
+        if not is_ours:
+            self._ended += 1
+            owed = self._ended + self._streams_window - self._announced
+            if owed >= max(1, self._streams_window // _ANNOUNCE_PART):
+                self.credit_due = True
 
     def _add(self, stream_id: int, is_ours: bool, request: Spec, urgency: int) -> Stream:
         stream = Stream(
