@@ -39,7 +39,7 @@ class RunJob(Message):
     codec: Annotated[ResultCodec, Field(6, Choice(ResultCodec), "how values come back")]
     allocation: Annotated[int, Field(8, U32, "epoch")]
     attempt: Annotated[int, Field(10, U32, "epoch")]
-    folder: Annotated[str, Field(12, Text(4096), "a command's working folder; made by the worker")]
+    folder: Annotated[str, Field(12, Text(4096), "a command's working folder, made by it")] = ""
     bundle: Annotated[str, Field(14, Text(4096), "zip of its modules, or empty")] = ""
     program: Annotated[str, Field(16, Text(4096), "file with the program, or empty: body")] = ""
     result_bytes: Annotated[int, Field(18, U64, "most bytes of the result")] = 1 << 30

@@ -13,10 +13,12 @@ The interpreter is forked from here, after all imports and before any client cod
 time and memory of a start, and the daemon itself never forks.
 """
 
+import contextlib
 import gc
 import os
 import select
 import signal
+import sys
 from collections.abc import Callable
 
 from alpyne_proto import codec, frame
@@ -24,8 +26,8 @@ from alpyne_proto.messages.worker import WorkerEnded
 from alpyne_proto.registry import Message
 
 from . import prctl, tree
+from .exits import SIGNALLED
 
-SIGNALLED = 256  # added to the number of the signal that ended a process
 PATIENCE_S = 2.0  # for a tree to end; only a process stuck in the kernel takes longer
 OOM_SCORE = "500"  # out of memory, the kernel shall end a job before a daemon
 _CONTROL_STREAM = 2  # the supervisor's only request
@@ -59,7 +61,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, _note)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         gc.collect()
-        gc.freeze()  # the collector would else copy every page that both processes share
+        gc.freeze()  # the collectors would else copy every page that both processes share
         parent = os.getpid()
         self._worker = os.fork()
         if self._worker == 0:
@@ -119,10 +121,8 @@ class Supervisor:
         data = frame.pack(
             frame.FrameType.REQUEST, frame.Flags.END, _CONTROL_STREAM, codec.encode(message)
         )
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody wants it
             os.write(self._control, data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the daemon is gone; nobody wants the receipt
 
 
 def _become_interpreter(
@@ -141,9 +141,10 @@ def _become_interpreter(
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _offer_to_the_oom_killer()
-        gc.unfreeze()
         interpreter(job)
         status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # onto stderr, for the daemon or the job's owner
     finally:
         os._exit(status)
 

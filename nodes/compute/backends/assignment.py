@@ -1,0 +1,134 @@
+"""One execution while a worker has it: what it is told, what it used, how it ended."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from alpyne_grid.nodes.compute.backends.base import ObjectAccess, Task, TaskEnd, TaskSink
+from alpyne_grid.nodes.compute.backends.link import FrameLink
+from alpyne_grid.nodes.compute.backends.object_calls import ObjectCalls
+from alpyne_grid.nodes.compute.backends.results import ResultFile
+from alpyne_grid.nodes.compute.worker.exits import describe_exit
+
+from alpyne_proto import limits
+from alpyne_proto.codec import encode_row
+from alpyne_proto.messages.compute import Cause, JobForm, JobState, Usage
+from alpyne_proto.messages.program import Failure
+from alpyne_proto.messages.worker import JobRan, RunJob, WorkerEnded
+
+
+class Assignment:
+    """The execution that a worker runs."""
+
+    def __init__(
+        self,
+        task: Task,
+        sink: TaskSink,
+        stream_id: int,
+        begun_s: float,
+        link: FrameLink,
+        objects: ObjectAccess | None,
+    ) -> None:
+        """``begun_s``: the loop's time at which it was handed to the worker."""
+        self.task = task
+        self.sink = sink
+        self.stream_id = stream_id
+        self.calls = ObjectCalls(link, lambda: objects.open(task) if objects else None)
+        self.ran: JobRan | None = None
+        self.file: ResultFile | None = None
+        self.finished = False  # its program has returned; only what it left behind goes on
+        self.verdict: TaskEnd | None = None  # how it ends, whatever the worker still says
+        self.lost_why = ""
+        self._begun_s = begun_s
+        self._cpu_ms = 0
+        self._peak_bytes = 0
+
+    def order(self) -> RunJob:
+        """Return what the worker is told."""
+        task = self.task
+        return RunJob(
+            job_id=task.execution.job_id,
+            form=task.form,
+            codec=task.codec,
+            allocation=task.execution.allocation,
+            attempt=task.execution.attempt,
+            folder=str(task.folder) if task.form is JobForm.COMMAND else "",
+            bundle=str(task.bundle) if task.bundle is not None else "",
+            program=str(task.program) if isinstance(task.program, Path) else "",
+            result_bytes=task.result_bytes,
+            cpus=task.cpus,
+        )
+
+    def program(self) -> bytes:
+        """Return the program that travels with the order; a file is read by the worker."""
+        return b"" if isinstance(self.task.program, Path) else self.task.program
+
+    def open_file(self, path: Path) -> None:
+        """Take the result into a file; OSError where it cannot be made."""
+        self.file = ResultFile(path, self.task.result_bytes or limits.BLOB_MAX)
+
+    def note_memory(self, used_bytes: int) -> TaskEnd | None:
+        """Take a sample; return the verdict where it is over the limit."""
+        self._peak_bytes = max(self._peak_bytes, used_bytes)
+        most = self.task.memory_bytes
+        if not most or used_bytes <= most:
+            return None
+        text = f"the job and its processes held {used_bytes} bytes of memory, the limit is {most}"
+        return TaskEnd(JobState.LIMIT, Cause.MEMORY, text)
+
+    def result_too_large(self) -> TaskEnd:
+        """Return the verdict over a result that goes beyond its limit."""
+        text = f"the result is larger than its limit of {self.task.result_bytes} bytes"
+        return TaskEnd(JobState.LIMIT, Cause.OUTPUT, text)
+
+    def as_it_ran(self, inline: bytes) -> TaskEnd:
+        """Return how it ended as the worker tells; ``inline`` is the result, or it is the file."""
+        ran = self.ran
+        assert ran is not None, "asked before JobRan came"
+        self._cpu_ms = ran.cpu_ms
+        self._peak_bytes = max(self._peak_bytes, ran.peak_memory_bytes)
+        result: bytes | Path = inline if self.file is None else self.file.finish()
+        return TaskEnd(ran.state, ran.cause, ran.text, ran.exit_status, result)
+
+    def as_the_worker_ended(self, ended: WorkerEnded, cpu_before_ms: int) -> TaskEnd:
+        """Return how it ended when its worker did: by verdict, or as a crash.
+
+        ``cpu_before_ms``: what earlier jobs of the worker used.
+        """
+        self._peak_bytes = max(self._peak_bytes, ended.peak_memory_bytes)
+        self._cpu_ms = max(self._cpu_ms, ended.cpu_ms - cpu_before_ms)
+        if self.verdict is not None:
+            own = 1 if self.finished else 0  # the worker itself, which was not the job's any more
+            count = max(0, ended.ended - own)
+            return replace(self.verdict, ended=count, left=ended.left)
+        text = describe_exit(ended.exit_status)
+        if self.lost_why:
+            text = f"the job broke the channel of its worker: {self.lost_why}"
+        return replace(
+            failed(Cause.CRASH, text),
+            exit_status=ended.exit_status,
+            ended=ended.ended,
+            left=ended.left,
+        )
+
+    def close(self, end: TaskEnd, now_s: float) -> TaskEnd:
+        """Let go of what it held and return ``end`` with the usage."""
+        if self.file is not None and end.result != self.file.path:
+            self.file.discard()
+        read, written, failovers = self.calls.counters
+        self.calls.close()
+        return replace(
+            end,
+            usage=Usage(
+                wall_ms=int((now_s - self._begun_s) * 1000),
+                cpu_ms=self._cpu_ms,
+                peak_memory_bytes=self._peak_bytes,
+                read_bytes=read,
+                written_bytes=written,
+                failovers=failovers,
+            ),
+        )
+
+
+def failed(cause: Cause, text: str) -> TaskEnd:
+    """Return the end of an execution that no program could report itself."""
+    return TaskEnd(JobState.FAILED, cause, text, result=encode_row(Failure(cause, text=text)))

@@ -1,0 +1,119 @@
+"""Start worker processes: bare interpreters with an allow-listed environment."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from alpyne_grid.nodes.compute.worker import __file__ as _runtime
+
+MARK = "ALPYNE_JOB_MARK"  # in the environment of every process of a job
+BOOT = str(Path(_runtime).with_name("boot.py"))
+PACKAGES = ("alpyne_proto", "alpyne_grid", "msgpack", "cloudpickle")  # what the runtime needs
+
+REAP_TRIES, REAP_PAUSE_S = 100, 0.01  # a supervisor has sent its last word and exits
+
+# What a job sees of the daemon's environment. The rest may hold secrets, and settings that would
+# make results depend on who started the daemon.
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+_DEFAULTS = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A worker's supervisor that was just started, and the daemon's ends to it."""
+
+    process: subprocess.Popen[bytes]
+    mark: str
+    scratch: Path
+    control: socket.socket  # to the supervisor
+    job: socket.socket  # to the interpreter
+    stdout: int  # of the interpreter and all that it starts
+    stderr: int
+
+
+def environment(mark: str) -> dict[str, str]:
+    """Return the whole environment of a worker and its jobs."""
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    # A Python that a job starts shall show its lines at once, as the worker itself does.
+    return {**_DEFAULTS, **passed, "PYTHONUNBUFFERED": "1", MARK: mark}
+
+
+def package_places() -> list[str]:
+    """Return NAME=FOLDER of each package of the runtime, as ``boot.py`` takes them."""
+    places = []
+    for name in PACKAGES:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise OSError(f"the package {name} cannot be found; install alpyne-grid again")
+        places.append(f"{name}={Path(spec.origin).parent.parent}")
+    return places
+
+
+def launch(mark: str, scratch: Path, places: list[str]) -> Launched:
+    """Start one worker with ``scratch`` as its working folder; OSError where that is impossible."""
+    scratch.mkdir(mode=0o700, parents=True)
+    control, far_control = socket.socketpair()
+    job, far_job = socket.socketpair()
+    try:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                *("-E", "-P", "-S"),  # no variables, no script folder, no site: see boot.py
+                BOOT,
+                str(far_control.fileno()),
+                str(far_job.fileno()),
+                str(scratch),
+                *places,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(far_control.fileno(), far_job.fileno()),
+            env=environment(mark),
+            cwd=scratch,
+            start_new_session=True,  # a terminal's Ctrl-C is for the daemon alone
+        )
+    except OSError:
+        control.close()
+        job.close()
+        scratch.rmdir()
+        raise
+    finally:
+        far_control.close()
+        far_job.close()
+    stdout, stderr = _descriptor(process.stdout), _descriptor(process.stderr)
+    for end in (control, job):
+        end.setblocking(False)
+    return Launched(process, mark, scratch, control, job, stdout, stderr)
+
+
+def clear_away(launched: Launched, loop: asyncio.AbstractEventLoop) -> None:
+    """Remove the scratch folder of a worker whose tree has ended, and collect its supervisor."""
+    try:
+        launched.scratch.rmdir()
+    except OSError:  # a job left files: as many as it liked
+        loop.run_in_executor(None, partial(shutil.rmtree, launched.scratch, ignore_errors=True))
+    _collect(launched.process, loop, REAP_TRIES)
+
+
+def _collect(process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, tries: int) -> None:
+    if process.poll() is None:
+        if tries == 0:
+            process.kill()
+        loop.call_later(REAP_PAUSE_S, _collect, process, loop, tries - 1)
+
+
+def _descriptor(pipe: object) -> int:
+    """Take a pipe's descriptor out of its file object, unbuffered and non-blocking."""
+    assert hasattr(pipe, "fileno") and hasattr(pipe, "close")
+    own = os.dup(pipe.fileno())
+    pipe.close()
+    os.set_blocking(own, False)
+    return own

@@ -1,0 +1,289 @@
+"""One worker as the daemon sees it: its life, and the job that it runs.
+
+    STARTING --ready--> IDLE --run--> RUNNING --ran--> IDLE        any --end--> ENDING --> GONE
+
+The daemon ends a worker by telling its supervisor. A supervisor that does not answer, or that was
+killed, is done without: what carries the worker's mark is ended from here, off the event loop.
+"""
+
+import asyncio
+import os
+import select
+from enum import Enum
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from alpyne_grid.nodes.compute.backends.assignment import Assignment, failed
+from alpyne_grid.nodes.compute.backends.base import ObjectAccess, Task, TaskEnd, TaskSink
+from alpyne_grid.nodes.compute.backends.launch import MARK, Launched, clear_away
+from alpyne_grid.nodes.compute.backends.link import FrameLink, OutputPipe, framed
+from alpyne_grid.nodes.compute.backends.results import ResultTooLarge
+from alpyne_grid.nodes.compute.worker import tree
+
+from alpyne_proto import codec
+from alpyne_proto.errors import FrameError
+from alpyne_proto.frame import Flags, Frame, FrameType
+from alpyne_proto.messages.compute import Cause
+from alpyne_proto.messages.worker import EndWorker, JobRan, WorkerEnded, WorkerReady
+from alpyne_proto.registry import Message, Shape
+
+END_TIMEOUT_S = 4.0  # of a supervisor, whose own patience is 2 s
+START_TIMEOUT_S = 60.0  # a machine under load may need long to start an interpreter
+BOOT_TEXT_MAX = 4096  # bytes kept of what a worker says that fails to start
+_CONTROL_STREAM = 1
+_SHAPES = (Shape.REQUEST, Shape.RESPONSE)
+_M = TypeVar("_M", bound=Message)
+
+
+class WorkerState(Enum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    RUNNING = "running"
+    ENDING = "ending"
+    GONE = "gone"
+
+
+_S = WorkerState
+_MOVES = {
+    _S.STARTING: {_S.IDLE, _S.ENDING},
+    _S.IDLE: {_S.RUNNING, _S.ENDING},
+    _S.RUNNING: {_S.IDLE, _S.ENDING},
+    _S.ENDING: {_S.GONE},
+    _S.GONE: set(),
+}
+
+
+class WorkerOwner(Protocol):
+    """Who started a worker and hears what becomes of it."""
+
+    def worker_idle(self, worker: "WorkerHandle") -> None:
+        """Tell that it can take a job."""
+
+    def worker_gone(self, worker: "WorkerHandle", why: str) -> None:
+        """Tell that it is no more; ``why`` is not empty where it never became ready."""
+
+
+class WorkerHandle:
+    """Talks with one worker's supervisor and interpreter, and reads its output."""
+
+    def __init__(
+        self,
+        launched: Launched,
+        account: bytes,
+        owner: WorkerOwner,
+        objects: ObjectAccess | None,
+        results: Path,
+    ) -> None:
+        """``results``: folder for results too large for memory."""
+        self.account = account
+        self.state = WorkerState.STARTING
+        self.supervisor = launched.process.pid
+        self.current: Assignment | None = None
+        self._launched = launched
+        self._owner = owner
+        self._objects = objects
+        self._results = results
+        self._loop = asyncio.get_running_loop()
+        self._control = FrameLink(launched.control, self._on_control, self._on_control_lost)
+        self._job = FrameLink(launched.job, self._on_job, self._on_job_lost)
+        self._pipes = (
+            OutputPipe(launched.stdout, lambda data: self._on_output(1, data)),
+            OutputPipe(launched.stderr, lambda data: self._on_output(2, data)),
+        )
+        self._written = select.poll()
+        for descriptor in (launched.stdout, launched.stderr):
+            self._written.register(descriptor, select.POLLIN)
+        self._leftovers: tree.Leftovers | None = None
+        self._boot_text = b""
+        self._stream = -1
+        self._cpu_ms = 0  # of the jobs that have ended
+        self._take_over: asyncio.Task[None] | None = None
+        self._deadline = self._loop.call_later(START_TIMEOUT_S, self.end)
+
+    # ---- what the pool asks ----
+
+    def run(self, task: Task, sink: TaskSink) -> None:
+        """Run ``task``; the worker must be idle."""
+        self._move(WorkerState.RUNNING)
+        self._deadline.cancel()
+        self._stream += 2
+        current = Assignment(task, sink, self._stream, self._loop.time(), self._job, self._objects)
+        self.current = current
+        self._loop.call_soon(self._tell_started, current)
+        for piece in framed(FrameType.REQUEST, self._stream, current.order(), current.program()):
+            self._job.send(piece)
+
+    def end(self, verdict: TaskEnd | None = None) -> None:
+        """End the whole tree; the execution that runs ends as ``verdict``, or else as it did."""
+        if self.state in (WorkerState.ENDING, WorkerState.GONE):
+            return
+        self._move(WorkerState.ENDING)
+        if self.current is not None and verdict is not None:
+            self.current.verdict = verdict
+        for piece in framed(FrameType.REQUEST, _CONTROL_STREAM, EndWorker()):
+            self._control.send(piece)
+        self._deadline.cancel()
+        self._deadline = self._loop.call_later(END_TIMEOUT_S, self._end_without_supervisor)
+
+    def end_when_idle_for(self, seconds: float) -> None:
+        """End the worker unless it gets a job within ``seconds``."""
+        self._deadline.cancel()
+        self._deadline = self._loop.call_later(seconds, self.end)
+
+    def note_memory(self, used_bytes: int) -> None:
+        """Take a sample of what the tree holds in memory; over the limit, the job ends."""
+        current = self.current
+        if current is not None and self.state is WorkerState.RUNNING:
+            verdict = current.note_memory(used_bytes)
+            if verdict is not None:
+                self.end(verdict)
+
+    # ---- frames from the interpreter ----
+
+    def _on_job(self, frame: Frame) -> None:
+        current = self.current
+        if current is not None and frame.stream_id == current.stream_id:
+            self._on_result(current, frame)
+        elif current is not None:
+            current.calls.take(frame)
+        elif self.state is WorkerState.STARTING and frame.type == FrameType.REQUEST:
+            self._on_ready(_message(frame, WorkerReady))
+        elif self.state is not WorkerState.ENDING:
+            raise FrameError(f"worker: frame {frame.type:#04x} from an idle worker")
+
+    def _on_ready(self, ready: WorkerReady) -> None:
+        self._deadline.cancel()
+        self._leftovers = tree.Leftovers(self.supervisor, ready.pid)
+        self._move(WorkerState.IDLE)
+        self._owner.worker_idle(self)
+
+    def _on_result(self, current: Assignment, frame: Frame) -> None:
+        try:
+            if frame.type == FrameType.RESPONSE and current.ran is None:
+                current.ran = _message(frame, JobRan)
+                if not frame.flags & Flags.END:
+                    current.open_file(self._results / f"{self.supervisor}-{current.stream_id}")
+            elif frame.type == FrameType.DATA and current.file is not None:
+                current.file.take(frame.payload)
+            else:
+                raise FrameError(f"worker: frame {frame.type:#04x} instead of a result")
+        except ResultTooLarge:
+            self.end(current.result_too_large())
+        except OSError as error:
+            self.end(failed(Cause.NODE, f"the node could not keep the result: {error.strerror}"))
+        else:
+            if frame.flags & Flags.END:
+                self._on_ran(current, bytes(frame.payload) if current.file is None else b"")
+
+    def _on_ran(self, current: Assignment, inline: bytes) -> None:
+        assert current.ran is not None, "its body cannot end before it began"
+        self._cpu_ms += current.ran.cpu_ms
+        self._read_output()
+        verdict = current.as_it_ran(inline)
+        if self.state is not WorkerState.RUNNING:  # it was being ended, and had just finished
+            current.verdict = current.verdict or verdict
+        elif current.ran.spent or (self._leftovers is not None and self._leftovers.any()):
+            current.finished = True
+            self.end(verdict)
+        else:
+            self._finish(verdict)
+            self._move(WorkerState.IDLE)
+            self._owner.worker_idle(self)
+
+    def _on_job_lost(self, why: str) -> None:
+        """React to a worker that died, or that a job made send something else than frames."""
+        if self.state is WorkerState.RUNNING and self.current is not None:
+            self.current.lost_why = why
+        self.end()
+
+    def _on_output(self, descriptor: int, data: bytes) -> None:
+        if self.current is not None:
+            execution = self.current.task.execution
+            self.current.sink.output(execution, descriptor, data)
+        elif self.state is WorkerState.STARTING:
+            self._boot_text = (self._boot_text + data)[-BOOT_TEXT_MAX:]
+
+    def _read_output(self) -> None:
+        if self._written.poll(0):  # most jobs print nothing
+            for pipe in self._pipes:
+                pipe.read_now()
+
+    # ---- the end ----
+
+    def _on_control(self, frame: Frame) -> None:
+        self._on_ended(_message(frame, WorkerEnded))
+
+    def _on_control_lost(self, why: str) -> None:
+        """React to a supervisor that is gone without a word: killed, or it never began."""
+        self._end_without_supervisor()
+
+    def _end_without_supervisor(self) -> None:
+        self._deadline.cancel()
+        if self._take_over is None and self.state is not WorkerState.GONE:
+            self._take_over = self._loop.create_task(self._end_by_mark())
+
+    async def _end_by_mark(self) -> None:
+        process = self._launched.process
+
+        def find() -> list[int]:
+            roots = tree.marked(MARK, self._launched.mark)
+            if process.returncode is None and process.pid not in roots:
+                roots.append(process.pid)
+            return [pid for pid in tree.with_descendants(roots) if pid != os.getpid()]
+
+        receipt = await asyncio.to_thread(tree.end_all, find)
+        if self.current is not None:
+            self.current.lost_why = self.current.lost_why or "its supervisor was ended"
+        self._on_ended(WorkerEnded(receipt.ended, receipt.left))
+
+    def _on_ended(self, ended: WorkerEnded) -> None:
+        if self.state is WorkerState.GONE:
+            return
+        never_ready = self.state is WorkerState.STARTING
+        if self.state is not WorkerState.ENDING:
+            self._move(WorkerState.ENDING)
+        self._deadline.cancel()
+        self._job.read_now()  # a result may have come just before
+        self._read_output()
+        if self.current is not None:
+            self._finish(self.current.as_the_worker_ended(ended, self._cpu_ms))
+        self._move(WorkerState.GONE)
+        self._close()
+        self._owner.worker_gone(self, self._boot_failure(ended) if never_ready else "")
+
+    def _close(self) -> None:
+        self._control.close()
+        self._job.close()
+        for pipe in self._pipes:
+            pipe.close()
+        if self._leftovers is not None:
+            self._leftovers.close()
+        clear_away(self._launched, self._loop)
+
+    def _finish(self, end: TaskEnd) -> None:
+        current = self.current
+        assert current is not None, "only a running execution finishes"
+        self.current = None
+        current.sink.ended(current.task.execution, current.close(end, self._loop.time()))
+
+    def _boot_failure(self, ended: WorkerEnded) -> str:
+        lines = self._boot_text.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {ended.exit_status}"
+
+    def _tell_started(self, current: Assignment) -> None:
+        current.sink.started(current.task.execution)
+
+    def _move(self, to: WorkerState) -> None:
+        if to not in _MOVES[self.state]:
+            raise AssertionError(f"worker {self.supervisor}: {self.state.name} to {to.name}")
+        self.state = to
+
+
+def _message(frame: Frame, kind: type[_M]) -> _M:
+    """Return the message in ``frame``, which must be a ``kind``; else FrameError or CodecError."""
+    message = codec.decode(frame.meta, _SHAPES, lenient=False)
+    if not isinstance(message, kind):
+        raise FrameError(f"worker: {type(message).__name__} instead of {kind.__name__}")
+    return message
