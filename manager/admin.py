@@ -6,11 +6,15 @@ Each takes an open connection to the node and raises RequestFailed as the node a
 
 import base64
 import binascii
-from collections.abc import Sequence
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from alpyne_grid.wire import Connection
+from alpyne_grid.manager.identity import ManagerIdentity
+from alpyne_grid.wire import Connection, dial
 
+from alpyne_proto.address import Address
 from alpyne_proto.errors import AlpyneError, ErrorCode
 from alpyne_proto.messages.access import (
     AccountRow,
@@ -19,19 +23,70 @@ from alpyne_proto.messages.access import (
     Invitation,
     ListAccounts,
     NodeStatus,
+    Register,
+    Registered,
     RevokeAccount,
     RevokeDevice,
 )
 from alpyne_proto.messages.compute import JobRow, ListJobs
 from alpyne_proto.messages.control import AccountRole
+from alpyne_proto.messages.hello import AcceptorHello, DiallerHello
+from alpyne_proto.registry import Role, State
 
+DIAL_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 10.0
+SOFTWARE = "alpyne-grid"
 
 
 class InvitationUnreadable(AlpyneError):
     """A text that is no invitation code."""
 
     code = ErrorCode.BAD_REQUEST
+
+
+@asynccontextmanager
+async def connected(
+    identity: ManagerIdentity, address: Address, *, timeout_s: float = DIAL_TIMEOUT_S
+) -> AsyncIterator[Connection]:
+    """Give a connection of its own to the node, closed at the end of the block.
+
+    Its state is OPEN, or UNKNOWN where the node does not know the account. Raises DialFailed.
+    """
+    hello = DiallerHello(
+        roles=int(Role.MANAGER),
+        run_id=secrets.token_bytes(16),
+        certificate=identity.certificate.encode(),
+        software=SOFTWARE,
+    )
+    connection = await dial(address, identity=identity.device, hello=hello, timeout_s=timeout_s)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def hello_of(connection: Connection) -> AcceptorHello:
+    """Return what the node said of itself in the handshake."""
+    hello = connection.peer_hello
+    assert isinstance(hello, AcceptorHello)
+    return hello
+
+
+def is_registered(connection: Connection) -> bool:
+    """Say whether the node knows this account."""
+    return connection.state is State.OPEN
+
+
+async def register(connection: Connection, *, name: str = "", invitation: str = "") -> Registered:
+    """Make this account known to the node, and return its role and quota there.
+
+    name: for the node's lists. invitation: a code as `invitation_text` writes it, where the node
+    asks for one. A node that knows the account already says so in the same way.
+    """
+    code = parse_invitation(invitation) if invitation else b""
+    answer = await connection.call(Register(name[:64], code), timeout_s=REQUEST_TIMEOUT_S)
+    assert isinstance(answer.message, Registered)
+    return answer.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +170,3 @@ def parse_invitation(text: str) -> bytes:
             "whole, or ask for another"
         )
     return code
-
-
-def find_account(rows: Sequence[AccountRow], key: bytes) -> AccountRow | None:
-    """Return the row of the account ``key``, or None."""
-    return next((row for row in rows if row.account == key), None)

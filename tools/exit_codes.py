@@ -54,15 +54,15 @@ _UNUSABLE_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, Perm
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """Return the exit code of a command that ended with ``error``."""
-    if isinstance(error, _UNUSABLE_FILE):
-        return ExitCode.USAGE
-    if isinstance(error, (ConnectionError, ConnectionLost, HandshakeFailed)):
-        return ExitCode.UNREACHABLE
     if isinstance(error, TimeoutError):
         return ExitCode.TIMEOUT
     if isinstance(error, AlpyneError):
-        return _BY_ERROR_CODE.get(error.code, ExitCode.FAILED)
-    return ExitCode.FAILED
+        lost = isinstance(error, (ConnectionLost, HandshakeFailed))
+        default = ExitCode.UNREACHABLE if lost else ExitCode.FAILED
+        return _BY_ERROR_CODE.get(error.code, default)
+    if isinstance(error, ConnectionError):
+        return ExitCode.UNREACHABLE
+    return ExitCode.USAGE if isinstance(error, _UNUSABLE_FILE) else ExitCode.FAILED
 
 
 def exit_code_table() -> str:

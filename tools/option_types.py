@@ -1,9 +1,14 @@
-"""Kinds of option values: sizes, durations."""
+"""Kinds of option values: sizes, durations; and the option --json.
+
+Sizes and durations are read by the manager's own functions, so that they mean the same in a program
+and on the command line. They are loaded when a value is there to be read, not for the help.
+"""
 
 from typing import Any
 
 import click
-from alpyne_grid.tools.quantities import parse_duration, parse_size
+
+from alpyne_proto.errors import AlpyneError
 
 
 class SizeType(click.ParamType):
@@ -13,11 +18,11 @@ class SizeType(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the bytes, or fail with click's usage error."""
-        if isinstance(value, int):
-            return value
+        from alpyne_grid.manager.options import parse_size
+
         try:
-            return parse_size(value)
-        except ValueError as error:
+            return parse_size(_number_or_text(value))
+        except AlpyneError as error:
             self.fail(str(error), param, ctx)
 
 
@@ -30,12 +35,16 @@ class DurationType(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Return the seconds, or fail with click's usage error."""
-        if isinstance(value, (int, float)):
-            return float(value)
+        from alpyne_grid.manager.options import parse_duration
+
         try:
             return parse_duration(value)
-        except ValueError as error:
+        except AlpyneError as error:
             self.fail(str(error), param, ctx)
+
+
+def _number_or_text(value: Any) -> int | str:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 SIZE = SizeType()

@@ -29,9 +29,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Jobs": {
         "run": "run",
         "jobs": "jobs",
-        "output": "jobs",
-        "wait": "jobs",
-        "cancel": "jobs",
+        "output": "output",
+        "wait": "waiting",
+        "cancel": "waiting",
     },
     "Objects": {"put": "data", "get": "data", "ls": "data", "rm": "data"},
 }
