@@ -1,5 +1,6 @@
 """What the job table holds, and the steps that its handlers share."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +15,7 @@ from alpyne_proto.codec import encode
 from alpyne_proto.messages.compute import Cause, JobAnswer, JobEvent, JobState
 
 UNSAVED_MAX = 64  # results that the store refused, before nothing more is started
-NO_RESULT = Result(0, b"", True)
+NO_RESULT = Result(0, hashlib.sha256().digest(), True)
 CANCELLED = Ending(JobState.KILLED, Cause.CANCELLED, "cancelled")
 REVOKED = Ending(JobState.KILLED, Cause.REVOKED, "the account was revoked at this node")
 
