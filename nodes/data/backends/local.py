@@ -22,6 +22,7 @@ from alpyne_grid.nodes.data.backends.local_files import (
     BlockVerifier,
     FileStage,
     checks_of,
+    unlink,
 )
 from alpyne_grid.nodes.data.backends.local_rows import LocalBlob
 from alpyne_grid.nodes.data.records import (
@@ -179,7 +180,7 @@ class LocalBackend:
             return
         named = self._store.read(sql.BLOB_FILE, (staged.owner, staged.sha256))
         if not named or named[0][0] != file:
-            await self._files.run(self._files.remove, ((staged.owner, file),))
+            await self._files.run(unlink, (self._files.path_of(staged.owner, file),))
         self._files.unnamed.discard(file)
 
     async def open(self, key: ObjectKey, version: Version | None) -> Content | ObjectRecord | None:
@@ -252,8 +253,8 @@ class LocalBackend:
     async def empty_trash(self) -> None:
         """Unlink the files that no row names any more."""
         while rows := self._store.read(sql.TRASH, (TRASH_BATCH,)):
-            files = [(owner, file) for _, owner, file in rows]
-            await self._files.run(self._files.remove, files)
+            paths = [self._files.path_of(owner, file) for _, owner, file in rows]
+            await self._files.run(unlink, paths)
             await self._store.commit([(sql.DROP_TRASH, (no,)) for no, _, _ in rows])
 
     async def remove_orphans(self) -> None:
@@ -266,7 +267,7 @@ class LocalBackend:
             high = bytes([first + 1]) if first < 0xFF else b"\xff" * 33
             rows = self._store.read(sql.FILES_BETWEEN, (owner, bytes([first]), high))
             orphans = set(present) - unnamed - {file for (file,) in rows}
-            await self._files.run(self._files.remove, [(owner, file) for file in orphans])
+            await self._files.run(unlink, [folder / file for file in orphans])
             removed += len(orphans)
         if removed:
             self._log.info("orphans_removed", files=removed)

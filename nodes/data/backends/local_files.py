@@ -163,11 +163,6 @@ class BlobFiles:
                 sync_folder(each.parent)
             self._durable.add(folder)
 
-    def remove(self, files: Iterable[tuple[bytes, str]]) -> None:
-        """Unlink files, given as (owner, file); missing ones are gone already. Blocks."""
-        for owner, file in files:
-            self.path_of(owner, file).unlink(missing_ok=True)
-
     def folders(self) -> list[tuple[bytes, int, Path]]:
         """Return (owner, first byte of the hashes, folder) of all folders with files. Blocks."""
         found = []
@@ -224,6 +219,13 @@ class FileStage:
         if self._unflushed >= FLUSH_EVERY and (self._flush is None or self._flush.done()):
             self._unflushed = 0
             self._flush = self._files.flush_soon(self._path)
+
+
+def unlink(paths: Iterable[Path]) -> None:
+    """Remove files. One that cannot be removed stays, and costs room until a later run. Blocks."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _flush(path: Path) -> None:
