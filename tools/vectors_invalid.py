@@ -26,11 +26,12 @@ from alpyne_proto.record import RecordType, RecordWriter
 COMMENT = (
     "Bytes that must be refused, and the error code that names why. Whatever the first byte "
     "that cannot be right, a receiver may refuse there or later, but hands nothing of the unit "
-    "on. meta: `as` is the message that is expected, `lenient` whether the state is OPEN. rows: "
-    "`allowed` are the codes that the body may hold. records: sent in order under `key`, the "
-    "last is refused. connections: `to` is a side that has done the handshake of session.json, "
-    "been brought to `state` and has sent `requests`; it gets one record for each of `frames`, "
-    "and the last ends the connection with `error`; null: nothing ends it."
+    "on. prefaces: `answered` says whether the acceptor sends its own preface. meta: `as` is "
+    "the message that is expected, `lenient` whether the state is OPEN. rows: `allowed` are the "
+    "codes that the body may hold. records: sent in order under `key`, the last is refused. "
+    "connections: `to` is a side that has done the handshake of session.json, been brought to "
+    "`state` and has sent `requests`; it gets one record for each of `frames`, and the last "
+    "ends the connection with `error`; null: nothing ends it."
 )
 Case = dict[str, Any]
 

@@ -14,13 +14,14 @@ from alpyne_proto.messages.control import Close, Settings
 from alpyne_proto.messages.hello import AcceptorHello, DiallerHello
 from alpyne_proto.noise import CipherState
 from alpyne_proto.noise_suites import parse_protocol_name
-from alpyne_proto.preface import NOISE_NAME
+from alpyne_proto.preface import NOISE_NAME, Preface
 from alpyne_proto.record import RecordReader, RecordWriter
 from alpyne_proto.registry import MESSAGES, State
 from alpyne_proto.session import Session
 
 FOLDER = Path(__file__).resolve().parents[2] / "spec/vectors"
-CASES = json.loads((FOLDER / "invalid.json").read_text("utf-8"))["connections"]
+INVALID: dict[str, Any] = json.loads((FOLDER / "invalid.json").read_text("utf-8"))
+CASES, PREFACES = INVALID["connections"], INVALID["prefaces"]
 CONNECTION: dict[str, Any] = json.loads((FOLDER / "session.json").read_text("utf-8"))
 SENT = [bytes.fromhex(step["sends"]) for step in CONNECTION["steps"] if "sends" in step]
 BY_NAME = {spec.name: spec.cls for spec in MESSAGES.values()}
@@ -111,3 +112,12 @@ def said_goodbye_with(frames: list[Frame]) -> str | None:
         return None
     (close,) = closes
     return decode_as(close.meta, Close, lenient=False).code.name
+
+
+@pytest.mark.parametrize("vector", PREFACES, ids=lambda v: str(v["name"]))
+def test_acceptor_refuses_a_preface_in_the_way_the_vector_says(vector: Vector) -> None:
+    session = Session(Bench.config_of("acceptor"), 0.0)
+    events = session.receive_data(bytes.fromhex(vector["bytes"]), 0.0)
+    assert ended_with(events) == vector["error"]
+    answer = session.next_record(0.0)
+    assert answer == (Preface().encode() if vector["answered"] else None)
