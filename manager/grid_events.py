@@ -1,6 +1,6 @@
 """What goes into GridTable and what comes out of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from alpyne_grid.manager.errors import Receipt
@@ -52,6 +52,11 @@ class Outcome:
     refused: ErrorCode = ErrorCode.NO_ERROR
     misfits: tuple[str, ...] = ()  # why no node fits, one line per node
     from_node: bool = False  # a node's word, not the manager's decision
+
+
+def with_misfits(outcome: Outcome, misfits: tuple[str, ...]) -> Outcome:
+    """Return ``outcome`` with more reasons why no node fits."""
+    return replace(outcome, misfits=misfits)
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -110,6 +115,7 @@ class JobAnswered:
     code: ErrorCode = ErrorCode.NO_ERROR
     text: str = ""
     retryable: bool = False
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

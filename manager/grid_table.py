@@ -230,9 +230,9 @@ class GridTable:
             self._do(g.Cancel(job.node, job.plan.job_id))
 
     def _refused(self, job: GridJob, event: g.JobAnswered, now: float) -> None:
-        if event.retryable:
-            self.nodes[event.node].paused_until = now + PAUSE_S
-        else:
+        if event.retryable and event.code is not ErrorCode.UNSUPPORTED:
+            self.nodes[event.node].paused_until = now + max(PAUSE_S, event.retry_after_s)
+        else:  # what a node does not support it will not support in a moment either
             job.without |= {event.node}
         refusal = self._verdict(job, JobState.FAILED, Cause.NODE, event.text)
         self._rerun(job, event.text)
@@ -276,6 +276,8 @@ class GridTable:
         if older and row.state is JobState.DONE and (row.job_id, *epoch) not in self._fenced:
             self._fenced.add((row.job_id, *epoch))
             self._count(event.node, "fenced")
+        if settled is not None:  # so that the node marks its result as superseded
+            self._do(g.Settle(event.node, row.job_id, *settled))
 
     def _finished(self, job: GridJob, event: g.JobChanged) -> None:
         row = event.row

@@ -260,8 +260,9 @@ class Journal:
         return body + zlib.crc32(body, self._seed).to_bytes(4, "big")
 
 
-def remove_old(folder: Path, now_s: float) -> None:
-    """Delete the journals of dead processes that no node can know any more."""
+def remove_old(folder: Path) -> None:
+    """Delete the journals of dead processes whose jobs no node can know any more."""
+    now_s = time.time()
     for path in folder.glob(f"*{SUFFIX}"):
         with contextlib.suppress(OSError):
             if now_s - path.stat().st_mtime < KEPT_S:

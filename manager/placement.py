@@ -7,7 +7,7 @@ have not finished; it is kept just deep enough that the node never waits for the
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from alpyne_proto.messages.compute import Operator, Requirement
+from alpyne_proto.messages.compute import Requirement
 from alpyne_proto.offer import unmet
 
 PER_SLOT_MIN = 2  # one runs, one waits: a slot never idles for a round trip
@@ -25,7 +25,7 @@ class Wants:
 
     ``labels``: host labels that hold its data; a node with one of them is preferred. ``only``: keys
     of the nodes that may run it (empty: all). ``without``: nodes that may not. ``trusted``: only
-    nodes whose results may be unpickled.
+    nodes whose results may be unpickled. ``memory_bytes``: a limit that the node must enforce.
     """
 
     requirements: tuple[Requirement, ...] = ()
@@ -35,6 +35,7 @@ class Wants:
     only: frozenset[bytes] = frozenset()
     without: frozenset[bytes] = frozenset()
     trusted: bool = False
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +127,15 @@ def misfit(facts: NodeFacts, key: bytes, wants: Wants) -> str:
         return "not a trusted node"
     if facts.slots and wants.cpus > facts.slots:
         return f"has {facts.slots} slots, asked cpus={wants.cpus}"
-    if wants.python:
-        pythons = facts.attributes.get("pythons", facts.attributes.get("python", ""))
-        need = Requirement("python", Operator.HAS, wants.python)
-        if pythons and unmet({"python": pythons}, (need,)):
-            return f"has Python {pythons}, the code needs {wants.python}"
+    pythons = facts.attributes.get("pythons", "")
+    if wants.python and wants.python not in pythons.split(","):
+        return f"has Python {pythons or 'unknown'}, the code needs {wants.python}"
+    if wants.memory_bytes:
+        if facts.attributes.get("limit.memory", "none") == "none":
+            return "cannot enforce a memory limit"
+        has = int(facts.attributes.get("memory_bytes", "0"))
+        if 0 < has < wants.memory_bytes:
+            return f"has {has} bytes of memory, asked memory={wants.memory_bytes}"
     return unmet(facts.attributes, wants.requirements)
 
 

@@ -10,7 +10,7 @@ holds the highest generation of each node's store: an older one is a restored ba
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,15 @@ def from_addresses(addresses: Iterable[str | Address], known: Pool) -> list[Pool
             PoolNode(address) if paired is None else replace(paired, address=address)
         )
     return list(found.values())
+
+
+def distrust(nodes: Iterable[PoolNode], untrusted: Collection[str]) -> list[PoolNode]:
+    """Return ``nodes`` with trust taken from those named in ``untrusted``; PoolError for others."""
+    pool = Pool({node.key: node for node in nodes})
+    for text in untrusted:
+        node = pool.find(text)
+        pool.nodes[node.key] = replace(node, trusted=False)
+    return list(pool.nodes.values())
 
 
 def _is_named(node: PoolNode, text: str) -> bool:

@@ -157,18 +157,19 @@ def chunk(
     first: int,
     into: bytes = b"",
     into_prefix: str = "",
+    copies: int = 0,
     load: bool = False,
 ) -> Program:
     """Return the program of a map's chunk.
 
     ``function``, ``objects``: of ``function_row``, which a map makes once. ``items``: argument
-    tuples. ``first``: index of the first in its map. ``into``, ``into_prefix``: where values go,
-    instead of coming back. ``load``: value objects among the arguments are loaded first.
+    tuples. ``first``: index of the first in its map. ``into``, ``into_prefix``, ``copies``: where
+    values go, instead of coming back. ``load``: value objects among the arguments are loaded first.
     """
     found = list(objects)
     buffers: list[Any] = []
     pickled = dump(list(items), found, buffers, f"items {first} to {first + len(items) - 1}")
-    row = rows.Items(first, len(items), len(buffers), into, into_prefix, load)
+    row = rows.Items(first, len(items), len(buffers), into, into_prefix, load, copies)
     parts = [function, *_rows_with_buffers(row, pickled, buffers)]
     program = Program(JobForm.MAP, _finish(parts, name), name, PYTHON, found)
     program.into, program.first, program.items = into, first, len(items)

@@ -1,0 +1,239 @@
+"""Handles of jobs: what a program holds of work that it submitted, or found again."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from alpyne_grid.manager import results
+from alpyne_grid.manager.errors import JobFailed, Receipt, ResultTimeout
+from alpyne_grid.manager.grid_events import Outcome
+from alpyne_grid.manager.output import OutputReader
+from alpyne_grid.manager.specs import Work
+
+from alpyne_proto.messages.compute import JobForm, JobState, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job's delivered outcome, and how to read it."""
+
+    outcome: Outcome
+    place: results.Place
+    form: JobForm
+
+    def value(self) -> Any:
+        """Return the value, or raise the JobFailed that the outcome means."""
+        return results.decode(self.outcome, self.form, self.place)
+
+
+Future = concurrent.futures.Future[Ended]
+
+
+class JobOwner(Protocol):
+    """What a handle needs of its manager."""
+
+    def cancel_job(self, job: "AsyncJob") -> None:
+        """Have the job ended."""
+
+    def read_output(self, job: "AsyncJob", *, follow: bool, raw: bool) -> OutputReader:
+        """Return a reader of its output."""
+
+    def node_name(self, key: bytes | None) -> str:
+        """Return what people call a node."""
+
+
+class AsyncJob:
+    """A job. ``await job`` is its result.
+
+    ``id``: 32 hex digits, by which any manager of the account finds it. ``name``: for lists.
+    """
+
+    def __init__(self, owner: JobOwner, job_id: bytes, form: JobForm, name: str) -> None:
+        self._owner = owner
+        self.job_id = job_id
+        self.form = form
+        self.name = name
+        self.work: Work | None = None  # of a job submitted here
+        self.future: Future = concurrent.futures.Future()
+        self.phase = JobState.QUEUED
+        self.node_key: bytes | None = None
+        self.is_accepted = False
+        self._waiters: list[asyncio.Future[None]] = []
+        self._value: tuple[Any, BaseException | None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<job {self.id} {self.name!r} {self.state.name}>"
+
+    # --- what it is ---
+
+    @property
+    def id(self) -> str:
+        """The job's id, 32 hex digits."""
+        return self.job_id.hex()
+
+    @property
+    def state(self) -> JobState:
+        """Its state, as last heard."""
+        return self.phase
+
+    @property
+    def node(self) -> str:
+        """The node that has it, or "" while it has none."""
+        return self._owner.node_name(self.node_key) if self.node_key is not None else ""
+
+    @property
+    def done(self) -> bool:
+        """Whether its one result is here."""
+        return self.future.done()
+
+    @property
+    def usage(self) -> Usage | None:
+        """What its execution used; None before it is done."""
+        return self.future.result().outcome.usage if self._has_outcome() else None
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """What the end of its processes looked like; None before it is done."""
+        return self.future.result().outcome.receipt if self._has_outcome() else None
+
+    @property
+    def epoch(self) -> tuple[int, int] | None:
+        """Allocation and attempt of the execution that settled; None before it is done."""
+        if not self._has_outcome():
+            return None
+        outcome = self.future.result().outcome
+        return outcome.allocation, outcome.attempt
+
+    def _has_outcome(self) -> bool:
+        return self.future.done() and self.future.exception() is None
+
+    # --- waiting ---
+
+    async def accepted(self, timeout: float | None = None) -> "AsyncJob":
+        """Return once its node has it durably: it then survives this program.
+
+        Raises ResultTimeout, or the JobFailed of a job that no node took.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not self.is_accepted and not self.future.done():
+                    waiter = asyncio.get_running_loop().create_future()
+                    self._waiters.append(waiter)
+                    await waiter
+        except TimeoutError:
+            raise ResultTimeout(f"job {self.id}: no node has acknowledged it yet") from None
+        if not self.is_accepted:
+            await self.result()
+        return self
+
+    async def wait(self, timeout: float | None = None) -> Ended:
+        """Return its outcome, decoded or not, failed or not; ResultTimeout after ``timeout``."""
+        if not self.future.done():
+            shielded = asyncio.shield(asyncio.wrap_future(self.future))
+            try:
+                await asyncio.wait_for(shielded, timeout)
+            except TimeoutError:
+                raise ResultTimeout(
+                    f"job {self.id}: not done within {timeout} s; it goes on"
+                ) from None
+        return self.future.result()
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Return its value. Raises the JobFailed that its end means, or ResultTimeout."""
+        await self.wait(timeout)
+        return self.value()
+
+    def value(self) -> Any:
+        """Return the value of a job that is done; as ``result``."""
+        if self._value is None:
+            try:
+                self._value = (self.future.result().value(), None)
+            except BaseException as error:
+                self._value = (None, error)
+                raise
+        value, error = self._value
+        if error is not None:
+            raise error
+        return value
+
+    async def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error that ``result`` would raise, or None."""
+        await self.wait(timeout)
+        try:
+            self.value()
+        except JobFailed as error:
+            return error
+        return None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.result().__await__()
+
+    def add_done_callback(self, function: Callable[["AsyncJob"], None]) -> None:
+        """Have ``function(job)`` called once its result is here; at once if it is already."""
+        self.future.add_done_callback(lambda _: function(self))
+
+    # --- acting on it ---
+
+    def cancel(self) -> "AsyncCancel":
+        """End the job and all its processes; ``.wait()`` gives the receipt."""
+        self._owner.cancel_job(self)
+        return AsyncCancel(self)
+
+    def output(self, *, follow: bool = True) -> OutputReader:
+        """Iterate over the lines that it writes to stdout and stderr, from the first one on.
+
+        ``follow``: go on until the job has ended. Lines come in the order in which the node saw
+        them; a job that is moved or retried starts its output anew.
+        """
+        return self._owner.read_output(self, follow=follow, raw=False)
+
+    # --- from the manager, on its loop ---
+
+    def took_place(self, state: JobState, node: bytes | None, *, accepted: bool) -> None:
+        """Take news of the job."""
+        self.phase, self.node_key = state, node
+        if accepted and not self.is_accepted:
+            self.is_accepted = True
+            self._wake()
+
+    def deliver(self, ended: Ended) -> None:
+        """Take the job's one outcome."""
+        self.phase = ended.outcome.state
+        self.node_key = ended.outcome.node
+        if self.work is not None:
+            self.work.program.payload = b""  # nobody sends it again
+        if not self.future.done():
+            self.future.set_result(ended)
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell whoever waits that no outcome will come here."""
+        if not self.future.done():
+            self.future.set_exception(error)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class AsyncCancel:
+    """A cancellation that was asked for."""
+
+    def __init__(self, job: AsyncJob) -> None:
+        self._job = job
+
+    async def wait(self, timeout: float | None = None) -> Receipt:
+        """Return what was ended, once the job has; a job that was done before has its own receipt.
+
+        Raises ResultTimeout.
+        """
+        ended = await self._job.wait(timeout)
+        return ended.outcome.receipt
+
+    def __await__(self) -> Generator[Any, None, Receipt]:
+        return self.wait().__await__()
