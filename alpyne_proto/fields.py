@@ -167,9 +167,9 @@ class Bits:
         return f"bits 0x{self.mask:x}"
 
     def check(self, value: Any, where: str) -> int:
-        if type(value) is not int or value < 0 or value & ~self.mask:
+        if type(value) is bool or not isinstance(value, int) or value < 0 or value & ~self.mask:
             refuse(where, f"bits within 0x{self.mask:x}", value)
-        return value
+        return int(value)
 
     def plain(self, value: int) -> int:
         return int(value)
