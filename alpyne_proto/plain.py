@@ -38,6 +38,7 @@ _TUPLE, _SET, _FROZENSET, _INTEGER, _ARRAY = 1, 2, 3, 4, 5
 _NUMPY, _NUMPY_SCALAR, _STDLIB = 1, 2, 3  # kinds of array
 _DTYPE = re.compile(r"[<>|][biufcSU][1-9]\d{0,8}")
 _TYPECODE = re.compile(r"[bBhHiIlLqQfd]")
+_PATH_SHOWN = 120  # characters of a path in an error
 _SCALARS = (type(None), bool, int, float, str, bytes)
 
 
@@ -47,13 +48,19 @@ class UnsafeValue(AlpyneError):
     code = ErrorCode.BAD_REQUEST
 
     def __init__(self, type_name: str, path: str, why: str = "") -> None:
+        what = f"{_shortened(path)} is {type_name}{': ' + why if why else ''}"
         super().__init__(
-            f"{path} is {type_name}{': ' + why if why else ''}; a node that is not trusted may "
-            "return only None, bool, int, float, str, bytes, list, tuple, dict, set and arrays: "
-            "return such a value, or trust the node with `alpyne pair`"
+            f"{what}; a node that is not trusted may return only None, bool, int, float, str, "
+            "bytes, list, tuple, dict, set and arrays: return such a value, or trust the node "
+            "with `alpyne pair`"
         )
         self.type_name = type_name
         self.path = path
+
+
+def _shortened(path: str) -> str:
+    half = _PATH_SHOWN // 2
+    return path if len(path) <= _PATH_SHOWN else f"{path[:half]}...{path[-half:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ def _extension(deep: int) -> Callable[[Any], msgpack.ExtType]:
         if kind in (tuple, set, frozenset):
             if deep == 0:
                 raise _NotPlain(f"tuples or sets nested deeper than {EXTENSIONS_DEEP}")
-            code = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}[kind]
+            code = _TUPLE if kind is tuple else _SET if kind is set else _FROZENSET
             return msgpack.ExtType(code, _pack(list(value), deep - 1))
         parts = _array_parts(value)
         if parts is None:

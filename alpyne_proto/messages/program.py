@@ -15,7 +15,7 @@ from typing import Annotated
 
 from alpyne_proto import limits
 from alpyne_proto.fields import FLAG, U8, U32, U64, Blob, Choice, ListOf, Text
-from alpyne_proto.messages.compute import Cause
+from alpyne_proto.messages.job_terms import Cause
 from alpyne_proto.registry import ANY_ROLE, Field, Message, Role, Shape, State, message
 
 IN_PROGRAM = (State.OPEN, State.WORKER)

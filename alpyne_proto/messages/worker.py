@@ -11,7 +11,7 @@ from typing import Annotated
 
 from alpyne_proto import limits
 from alpyne_proto.fields import FLAG, ID16, U8, U16, U32, U64, Blob, Choice, ListOf, Text
-from alpyne_proto.messages.compute import Cause, JobForm, JobState, ResultCodec
+from alpyne_proto.messages.job_terms import Cause, JobForm, JobState, ResultCodec
 from alpyne_proto.registry import Field, Message, Role, Shape, State, message
 
 IN_WORKER = (State.WORKER,)

@@ -117,6 +117,9 @@ class ObjectAccess(Protocol):
     def open(self, task: Task) -> TaskObjects:
         """Return the objects of ``task``; nothing is dialled before the first use."""
 
+    async def close(self) -> None:
+        """Close its connections; the back end calls it when the last job has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackendSetup:

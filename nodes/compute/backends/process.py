@@ -108,6 +108,8 @@ class ProcessBackend:
             worker.end(_killed("the node is shutting down"))
         if self._workers:
             await self._all_gone.wait()
+        if self._setup.objects is not None:
+            await self._setup.objects.close()
 
     # ---- jobs ----
 

@@ -56,8 +56,8 @@ def run_map(source: Source, functions: Functions, encoder: Encoder, objects: Obj
     body = Body()
     for run in _runs(done):
         failed += _add_values(body, encoder, run)
-    for index, error in failed:
-        body.add(*item_failed_row(index, error, encoder.pickler()))
+    for index, raised in failed:
+        body.add(*item_failed_row(index, raised, encoder.pickler()))
     return body
 
 

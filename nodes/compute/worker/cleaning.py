@@ -1,11 +1,9 @@
 """What one job leaves in the interpreter, undone before the next one of the same account."""
 
-import _signal  # as signal, without making an enum member of each number
 import _thread
 import contextlib
 import io
 import os
-import shutil
 import signal
 import sys
 
@@ -31,7 +29,7 @@ class CleanState:
         self._argv = list(sys.argv)
         self._streams = (sys.stdout, sys.stderr)
         self._recursion = sys.getrecursionlimit()
-        self._handlers = {number: _signal.getsignal(number) for number in _MAY_CHANGE}
+        self._handlers = {number: signal.getsignal(number) for number in _MAY_CHANGE}
         self._kept_output = (_keep(1), _keep(2))
         self._inodes = (_inode(1), _inode(2))
         self._bundle = ""
@@ -71,7 +69,7 @@ class CleanState:
         sys.argv[:] = self._argv
         sys.setrecursionlimit(self._recursion)
         for number, handler in self._handlers.items():
-            if _signal.getsignal(number) != handler:
+            if signal.getsignal(number) != handler:
                 signal.signal(number, handler)
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._restore_output()
@@ -98,7 +96,7 @@ class CleanState:
         with os.scandir(self._scratch) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    _remove_tree(entry.path)
                 else:
                     os.unlink(entry.path)
 
@@ -113,6 +111,12 @@ def line_buffered_output() -> None:
 def _reopened(descriptor: int) -> io.TextIOWrapper:
     raw = io.FileIO(descriptor, "w", closefd=False)
     return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "replace", line_buffering=True)
+
+
+def _remove_tree(path: str) -> None:
+    import shutil  # jobs that make folders are few
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _keep(descriptor: int) -> int:

@@ -2,12 +2,13 @@
 
 import glob
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from alpyne_proto.messages.compute import Cause
+from alpyne_proto.messages.job_terms import Cause
 from alpyne_proto.messages.program import CommandLine, InputFile, OutputFile
 from alpyne_proto.registry import Message
 
@@ -22,29 +23,22 @@ _WILD = "*?["
 _NO_FOLLOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class CommandEnded(ProgramFailed):
-    """The command ended with a status other than 0; ``status`` is 256 + n after signal n."""
-
-    def __init__(self, cause: Cause, text: str, status: int) -> None:
-        super().__init__(cause, text)
-        self.status = status
-
-
 def run_command(
-    source: Iterator[tuple[Message, memoryview]], folder: Path, mark: dict[str, str]
+    source: Iterator[tuple[Message, memoryview]], name: str, mark: dict[str, str]
 ) -> Body:
-    """Run a command in ``folder``, which is made here, and return its OutputFile rows.
+    """Run a command in the folder ``name``, which is made here, and return its OutputFile rows.
 
     ``mark``: variables that the environment of every process of a job carries.
     Raises ProgramFailed: BAD_PROGRAM for paths that leave the folder, MISSING_FILE for a program
-    or an output that is not there; CommandEnded for any status but 0.
+    or an output that is not there, EXIT_STATUS or CRASH for any status but 0.
     """
     row, _ = expect(source, CommandLine)
     if not row.argv or not row.argv[0]:
         raise ProgramFailed(Cause.BAD_PROGRAM, "the command is empty: expected a program to run")
     for pattern in row.outputs:
         _check_path(pattern, "output pattern")
-    folder.mkdir(mode=0o700)
+    folder = Path(name)
+    folder.mkdir(mode=0o700, parents=True)
     for file, payload in source:
         if not isinstance(file, InputFile):
             raise ProgramFailed(
@@ -53,6 +47,11 @@ def run_command(
         _write_input(folder, file, payload)
     _check_status(row.argv[0], _run(row, folder, mark))
     return _outputs(folder, row.outputs)
+
+
+def remove_folder(name: str) -> None:
+    """Remove the folder of a command that has ended."""
+    shutil.rmtree(name, ignore_errors=True)
 
 
 def _check_path(path: str, what: str) -> None:
@@ -104,9 +103,10 @@ def _run(row: CommandLine, folder: Path, mark: dict[str, str]) -> int:
 def _check_status(program: str, code: int) -> None:
     if code < 0:
         text = f"{program:.200} was ended by {signal_name(-code)}"
-        raise CommandEnded(Cause.CRASH, text, SIGNALLED - code)
+        raise ProgramFailed(Cause.CRASH, text, status=SIGNALLED - code)
     if code:
-        raise CommandEnded(Cause.EXIT_STATUS, f"{program:.200} ended with status {code}", code)
+        text = f"{program:.200} ended with status {code}"
+        raise ProgramFailed(Cause.EXIT_STATUS, text, status=code)
 
 
 def _outputs(folder: Path, patterns: tuple[str, ...]) -> Body:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from alpyne_proto.messages.compute import Cause
+from alpyne_proto.messages.job_terms import Cause
 from alpyne_proto.messages.program import Failure, ItemFailed
 
 TYPE_MAX, TEXT_MAX, TRACEBACK_MAX, LINE_MAX = 200, 2048, 4096, 1024  # bytes, as in the messages
@@ -16,10 +16,16 @@ _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
 class ProgramFailed(Exception):
-    """The program cannot go on: the cause, a text for people, and what was raised, if anything."""
+    """The program cannot go on: the cause, a text for people, and what was raised, if anything.
 
-    def __init__(self, cause: Cause, text: str, raised: BaseException | None = None) -> None:
+    ``status``: of a command, 256 + n after signal n.
+    """
+
+    def __init__(
+        self, cause: Cause, text: str, raised: BaseException | None = None, *, status: int = 0
+    ) -> None:
         super().__init__(text)
+        self.status = status
         self.cause = cause
         self.text = text
         self.raised = raised

@@ -2,23 +2,20 @@
 
 import faulthandler
 import os
-import shutil
 import site
 import sys
-from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, struct_rusage
 from resource import getrusage as _usage
 from types import ModuleType
 from typing import Any
 
-from alpyne_proto.messages.compute import Cause, JobForm, JobState
+from alpyne_proto.messages.job_terms import Cause, JobForm, JobState
 from alpyne_proto.messages.worker import JobRan, RunJob, WorkerReady
 
 from .calls import run_call, run_map
 from .channel import DaemonChannel
 from .cleaning import CleanState, line_buffered_output
-from .commands import CommandEnded, run_command
-from .failures import cause_of, failure_row, line_of
+from .failures import ProgramFailed, cause_of, failure_row, line_of
 from .objects import ObjectClient
 from .program import Functions, rows
 from .sources import run_source
@@ -26,6 +23,13 @@ from .values import Body, Encoder
 
 MARK = "ALPYNE_JOB_MARK"
 _KIB = 1024
+
+
+def commands() -> Any:
+    """Return what runs commands; most workers never need it."""
+    from . import commands as loaded
+
+    return loaded
 
 
 class Interpreter:
@@ -63,7 +67,7 @@ class Interpreter:
         self._channel.respond(stream_id, JobRan(**ran), body, body.size)
         self._clean.restore()
         if order.form is JobForm.COMMAND:
-            shutil.rmtree(order.folder, ignore_errors=True)
+            commands().remove_folder(order.folder)
 
     def _outcome(self, order: RunJob, program: bytes) -> tuple[dict[str, Any], Body]:
         """Run the program; return the fields of JobRan and the result's rows."""
@@ -75,7 +79,7 @@ class Interpreter:
         except BaseException as error:  # a program may raise anything
             body = Body()
             body.add(*failure_row(error, encoder.pickler()))
-            status = error.status if isinstance(error, CommandEnded) else 0
+            status = error.status if isinstance(error, ProgramFailed) else 0
             return {
                 "state": JobState.FAILED,
                 "cause": cause_of(error),
@@ -97,7 +101,8 @@ class Interpreter:
             case JobForm.SOURCE:
                 return run_source(source, encoder)
             case JobForm.COMMAND:
-                return run_command(source, Path(order.folder), self._mark)
+                body: Body = commands().run_command(source, order.folder, self._mark)
+                return body
 
 
 def _read_program(order: RunJob, program: bytes) -> bytes | memoryview:

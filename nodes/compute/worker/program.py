@@ -9,7 +9,7 @@ from typing import Any
 
 from alpyne_proto import codec, limits
 from alpyne_proto.errors import CodecError
-from alpyne_proto.messages.compute import Cause
+from alpyne_proto.messages.job_terms import Cause
 from alpyne_proto.messages.program import Arguments, Buffer, Function, Items
 from alpyne_proto.registry import Message, Shape
 
@@ -123,7 +123,7 @@ class Functions:
 
 def _unpickle(data: bytes) -> Callable[..., Any]:
     try:
-        function = pickle.loads(data)
+        function: Callable[..., Any] = pickle.loads(data)
     except ImportError as error:
         raise missing_module(error) from None
     except BaseException as error:  # unpickling runs the program's own code
@@ -139,6 +139,9 @@ def _unpickle(data: bytes) -> Callable[..., Any]:
     return function
 
 
-def function_of(source: Iterator[tuple[Message, memoryview]], known: Functions) -> Any:
+def function_of(
+    source: Iterator[tuple[Message, memoryview]], known: Functions
+) -> Callable[..., Any]:
     """Return the program's function, which stands first in it."""
-    return known.load(expect(source, Function)[1])
+    found: Callable[..., Any] = known.load(expect(source, Function)[1])
+    return found

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from alpyne_proto.messages.compute import Cause
+from alpyne_proto.messages.job_terms import Cause
 from alpyne_proto.messages.program import Arguments, SourceFile
 from alpyne_proto.registry import Message
 

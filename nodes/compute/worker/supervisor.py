@@ -60,8 +60,7 @@ class Supervisor:
         os.set_blocking(woken, False)
         signal.signal(signal.SIGCHLD, _note)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        gc.collect()
-        gc.freeze()  # the collectors would else copy every page that both processes share
+        gc.freeze()  # a collector would else copy every page that both processes share
         parent = os.getpid()
         self._worker = os.fork()
         if self._worker == 0:
@@ -141,6 +140,7 @@ def _become_interpreter(
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _offer_to_the_oom_killer()
+        gc.enable()
         interpreter(job)
         status = 0
     except BaseException:

@@ -6,7 +6,7 @@ from struct import Struct
 from typing import Any
 
 from alpyne_proto import codec, plain
-from alpyne_proto.messages.compute import Cause, ResultCodec
+from alpyne_proto.messages.job_terms import Cause, ResultCodec
 from alpyne_proto.messages.program import Buffer
 from alpyne_proto.registry import Message
 
