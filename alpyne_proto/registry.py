@@ -171,7 +171,8 @@ def nested(cls: type[Any]) -> Struct:
         # On the way out the value is the struct itself; writing it checks its fields.
         if type(value) is cls:
             return value
-        return build(spec, value, f"{where}.{spec.name}", lenient=False)
+        # Structs stand in messages of state OPEN only, where odd keys may be skipped.
+        return build(spec, value, f"{where}.{spec.name}", lenient=True)
 
     return Struct(spec.name, read, lambda value: to_map(spec, value))
 
