@@ -26,6 +26,7 @@ from alpyne_proto.compression import Compression
 from alpyne_proto.errors import (
     AlpyneError,
     CodecError,
+    ErrorCode,
     HandshakeFailed,
     LocalProtocolError,
     RecordError,
@@ -184,7 +185,10 @@ class Handshake:
             if len(buffer) < limits.PREFACE:
                 return None
             refusal = Preface.parse(bytes(buffer[: limits.PREFACE]))
-            raise HandshakeFailed(refusal.explain_refusal())
+            error = HandshakeFailed(refusal.explain_refusal())
+            if refusal.flags & PrefaceFlag.BUSY:
+                error.code = ErrorCode.TOO_BUSY  # a hint, as unsigned as the text: try later
+            raise error
         payload = self._read(buffer)
         if payload is None:
             return None

@@ -9,7 +9,7 @@ from alpyne_grid.wire.call import Answer, OutgoingStream, RequestTimedOut
 from alpyne_grid.wire.log import Log, place_of
 from alpyne_grid.wire.service import Request, Service
 from alpyne_grid.wire.shell import Shell
-from alpyne_grid.wire.writer import Body, Trailer, write_body
+from alpyne_grid.wire.writer import Body, Trailer, is_small, write_body
 
 from alpyne_proto import events as ev
 from alpyne_proto.errors import ConnectionLost, ErrorCode, Outcome, RequestFailed
@@ -20,7 +20,6 @@ from alpyne_proto.messages.hello import AcceptorHello, DiallerHello
 from alpyne_proto.registry import Message, State
 
 _MAYBE, _NOT_STARTED = Outcome.MAYBE, Outcome.NOT_STARTED
-INLINE_MAX: Final = 48 * 1024  # a body up to this travels in the frame of its request
 
 
 class Connection(Shell):
@@ -97,11 +96,14 @@ class Connection(Shell):
             raise self._why_lost()
 
     async def drain(self) -> None:
-        """Return once no request of either side is under way, or the connection has ended."""
-        while self.has_work and not self._closed.done():
-            if self._idle is None:
-                self._idle = self.loop.create_future()
+        """Return once all requests of the peer are answered and sent, or the connection has ended.
+
+        Our own requests do not count: a push, for instance, ends when its owner ends it.
+        """
+        while self._requests and not self._over:
+            self._idle = self._idle or self.loop.create_future()
             await asyncio.shield(self._idle)
+        await self.flushed()
 
     # ---- what we ask of the peer ----
 
@@ -135,7 +137,9 @@ class Connection(Shell):
         self, message: Message, *, urgency: int = 3, want_ack: bool = False
     ) -> OutgoingStream:
         """Send a request whose body is written bit by bit: for pushes, for instance."""
-        return self._open(message, b"", end=False, urgency=urgency, want_ack=want_ack)
+        stream = self._open(message, b"", end=False, urgency=urgency, want_ack=want_ack)
+        self.schedule_flush()
+        return stream
 
     async def interrupt(self, message: Message) -> None:
         """Send an interrupt and return when the peer has handed it to its handler."""
@@ -153,6 +157,7 @@ class Connection(Shell):
         """Send an interrupt, ahead of everything else, and return its number."""
         self._check_usable()
         interrupt_id = self.session.interrupt(message)
+        self._deadline_moved = True
         self.schedule_flush()
         return interrupt_id
 
@@ -184,7 +189,7 @@ class Connection(Shell):
         """Ask the peer to send no more on a stream."""
         self._forget_stream(stream_id)
         if not self._over:
-            self.session.stop(stream_id, code, text[:200])
+            self.session.stop(stream_id, code, text)
             self.schedule_flush()
 
     def forget_request(self, stream_id: int) -> None:
@@ -216,20 +221,16 @@ class Connection(Shell):
         )
         stream = OutgoingStream(self, stream_id, message)
         self._streams[stream_id] = stream
-        self.schedule_flush()
         return stream
 
     async def _call(
         self, message: Message, body: Body, trailer: Trailer | None, urgency: int
     ) -> Answer:
         feeding = None
-        if isinstance(body, (bytes, bytearray, memoryview)) and trailer is None:
-            if len(body) <= INLINE_MAX:
-                stream = self._open(message, bytes(body), end=True, urgency=urgency)
-                stream.has_ended = True
-            else:
-                stream = self._open(message, b"", end=False, urgency=urgency)
-                stream.start(body)
+        if trailer is None and is_small(body):
+            stream = self._open(message, bytes(body), end=True, urgency=urgency)
+            stream.has_ended = True
+            self.schedule_flush()
         else:
             stream = self._open(message, b"", end=False, urgency=urgency)
             feeding = self.loop.create_task(write_body(stream, body, trailer))
@@ -245,13 +246,13 @@ class Connection(Shell):
         return stream.result()
 
     def _forget_stream(self, stream_id: int) -> None:
-        if self._streams.pop(stream_id, None) is not None:
-            self._check_idle()
+        self._streams.pop(stream_id, None)
 
     def _check_idle(self) -> None:
-        if self._idle is not None and not self.has_work:
-            self._idle.set_result(None)
+        idle = self._idle
+        if idle is not None and (self._over or not self._requests):
             self._idle = None
+            idle.set_result(None)
 
     # ---- private: events ----
 
@@ -263,12 +264,12 @@ class Connection(Shell):
         self.peer_key, self.peer_hello = event.remote_static, event.hello
         if self._when_connected is not None:
             self._when_connected(self)
-        self._tell("on_connect", self)
+        self.guard("on_connect", self.service.on_connect, self)
 
     def _on_state(self, event: ev.StateChanged) -> None:
         self.role = event.role
         self._set_ready()
-        self._tell("on_state", self, event.state, event.role)
+        self.guard("on_state", self.service.on_state, self, event.state, event.role)
 
     def _on_request(self, event: ev.RequestReceived) -> None:
         request = Request(self, event.stream_id, event.message, event.payload, event.end)
@@ -318,9 +319,10 @@ class Connection(Shell):
             writer.pump()
 
     def _on_interrupt(self, event: ev.InterruptReceived) -> None:
-        self._tell("on_interrupt", self, event.message)
+        self.guard("on_interrupt", self.service.on_interrupt, self, event.message)
 
     def _on_interrupt_acked(self, event: ev.InterruptAcked) -> None:
+        self._deadline_moved = True
         acknowledged = self._interrupts.get(event.interrupt_id)
         if acknowledged is not None and not acknowledged.done():
             acknowledged.set_result(None)
@@ -329,10 +331,10 @@ class Connection(Shell):
         self.is_going_away = True
         self._last_served = event.last_stream
 
-    def _tell(self, hook: str, *arguments: object) -> None:
-        """Call a hook of the service, whose failure is logged and ends nothing."""
+    def guard(self, hook: str, call: Callable[..., object], *arguments: object) -> None:
+        """Call what belongs to the service; its failure is logged and ends nothing."""
         try:
-            getattr(self.service, hook)(*arguments)
+            call(*arguments)
         except Exception as error:  # noqa: BLE001 - a hook's failure must not end the connection
             self.log.error("hook_failed", hook=hook, error=error, at=place_of(error))
 
@@ -362,7 +364,7 @@ class Connection(Shell):
             request.cancel(error)
         self._check_idle()
         if self._connected:
-            self._tell("on_disconnect", self)
+            self.guard("on_disconnect", self.service.on_disconnect, self)
         if self._when_lost is not None:
             self._when_lost(self)
 

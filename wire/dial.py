@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from alpyne_grid.wire.connection import Connection
@@ -45,33 +46,65 @@ async def dial(
     address: where, and which key it must prove. identity: our keys. hello: our roles, certificate
     and limits. service: what the node may ask of us. timeout_s: for all routes together. connect:
     opens a byte stream, as the event loop's `create_connection` does (the default).
-    Raises DialFailed, which tells of each route why it failed.
+    A node that says it is busy is tried again until timeout_s. Raises DialFailed, which tells of
+    each route why it failed.
     """
     target = Address.parse(address) if isinstance(address, str) else address
     loop = asyncio.get_running_loop()
-    connect = connect or loop.create_connection
-    deadline = loop.time() + timeout_s
-    failures: list[str] = []
-    code = ErrorCode.TRUNCATED
-    for index, (host, port) in enumerate(target.routes):
-        share = (deadline - loop.time()) / (len(target.routes) - index)
-        connection = _make(target.key, identity, hello, service, compression, log)
-        try:
-            async with asyncio.timeout(min(max(share, _LEAST_S), deadline - loop.time())):
-                await connect(lambda made=connection: made, host, port)  # type: ignore[misc]
-                await connection.wait_ready()
-                return connection
-        except (OSError, AlpyneError) as error:  # TimeoutError is an OSError
-            failures.append(f"{host}:{port}: {_describe(error)}")
-            code = error.code if isinstance(error, AlpyneError) else code
-        finally:
-            if not connection.is_ready:
-                connection.abort()
-    raise DialFailed(
-        f"node {key_to_text(target.key)[:8]}: no connection ({'; '.join(failures)}); "
-        "is it running, and is the address right?",
-        code,
+    attempt = _Attempt(
+        lambda: _make(target.key, identity, hello, service, compression, log),
+        connect or loop.create_connection,
+        loop.time() + timeout_s,
     )
+    while True:
+        connection = await attempt.run(target.routes)
+        if connection is not None:
+            return connection
+        # A node that is busy with handshakes has a place a moment later.
+        pause = random.uniform(0.02, 0.2)
+        if attempt.code is not ErrorCode.TOO_BUSY or loop.time() + pause > attempt.deadline:
+            raise DialFailed(
+                f"node {key_to_text(target.key)[:8]}: no connection ({attempt.story}); "
+                "is it running, and is the address right?",
+                attempt.code,
+            )
+        await asyncio.sleep(pause)
+
+
+class _Attempt:
+    """One try of each route, in order, and what became of it."""
+
+    def __init__(self, make: Callable[[], Connection], connect: Connect, deadline: float) -> None:
+        self.deadline = deadline
+        self.code = ErrorCode.TRUNCATED
+        self.story = ""
+        self._make = make
+        self._connect = connect
+
+    async def run(self, routes: Sequence[tuple[str, int]]) -> Connection | None:
+        """Return a connection that is ready; None where no route gives one."""
+        failures = []
+        for index, (host, port) in enumerate(routes):
+            left = self.deadline - asyncio.get_running_loop().time()
+            share = max(left / (len(routes) - index), _LEAST_S)
+            connection = self._make()
+            try:
+                async with asyncio.timeout(min(share, left)):
+                    await self._connect(_giver(connection), host, port)
+                    await connection.wait_ready()
+                    return connection
+            except (OSError, AlpyneError) as error:  # TimeoutError is an OSError
+                failures.append(f"{host}:{port}: {_describe(error)}")
+                self.code = error.code if isinstance(error, AlpyneError) else ErrorCode.TRUNCATED
+            finally:
+                if not connection.is_ready:
+                    connection.abort()
+        self.story = "; ".join(failures)
+        return None
+
+
+def _giver(connection: Connection) -> Callable[[], asyncio.BaseProtocol]:
+    return lambda: connection
 
 
 async def dial_transport(
@@ -128,8 +161,6 @@ def _make(
 def _describe(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, ConnectionLost) and error.code is ErrorCode.TRUNCATED:
-        return "it closed the connection during the handshake; is it the node with this key?"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(error)

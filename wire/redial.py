@@ -11,6 +11,8 @@ from alpyne_grid.wire.log import Log
 
 from alpyne_proto.errors import AlpyneError, ConnectionLost
 
+_SHORT_LIFE_S = 1.0  # a connection that lives less long counts as a failure
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -111,8 +113,12 @@ class Redialler:
                 self._on_failure(error)
                 await self._wait(self._backoff.delay_s(failures, self._random()))
                 continue
-            failures = 0
+            began = asyncio.get_running_loop().time()
             await self._follow(connection)
+            lived_s = asyncio.get_running_loop().time() - began
+            # One that is accepted and lost at once must not be dialled in a tight loop.
+            failures = failures + 1 if lived_s < _SHORT_LIFE_S else 1
+            await self._wait(self._backoff.delay_s(failures, self._random()))
 
     async def _follow(self, connection: Connection) -> None:
         """Stay with a connection until it has ended."""
@@ -126,8 +132,6 @@ class Redialler:
                 await connection.close()
             self.connection = None
             self._on_down(connection)
-        # One that is accepted and lost at once must not be dialled in a tight loop.
-        await self._wait(self._backoff.delay_s(1, self._random()))
 
     async def _wait(self, delay_s: float) -> None:
         self._hurry.clear()

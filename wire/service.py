@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alpyne_grid.wire.body import BodyReader
 from alpyne_grid.wire.log import place_of
-from alpyne_grid.wire.writer import Body, BodyWriter, Trailer, write_body
+from alpyne_grid.wire.writer import Body, BodyWriter, Trailer, is_small, write_body
 
 from alpyne_proto.errors import (
     AlpyneError,
@@ -121,25 +121,31 @@ class Request:
         self._after_answer()
 
     async def reply(
-        self, message: Message, body: Body = b"", *, trailer: Trailer | None = None
+        self,
+        message: Message,
+        body: Body = b"",
+        *,
+        trailer: Trailer | None = None,
+        urgency: int | None = None,
     ) -> None:
         """Answer, with a body of any size; returns when all of it is on its way.
 
         body: bytes, or an iterable or asynchronous iterable of bytes; trailer: called at its end.
+        urgency: 1 (first) to 7 (last).
         """
-        if trailer is None and isinstance(body, (bytes, bytearray, memoryview)) and not body:
-            self.reply_nowait(message)
-            return
-        await write_body(self.start_reply(message), body, trailer)
+        if trailer is None and is_small(body):
+            self.reply_nowait(message, bytes(body))
+        else:
+            await write_body(self.start_reply(message, urgency=urgency), body, trailer)
 
-    def start_reply(self, message: Message) -> BodyWriter:
+    def start_reply(self, message: Message, *, urgency: int | None = None) -> BodyWriter:
         """Answer, and return the writer of the answer's body, which the caller must end."""
         self._check_unanswered()
         writer = BodyWriter(self.connection, self.stream_id)
         if self.is_cancelled:
             writer.fail(_gone())
         else:
-            self.connection.session.respond(self.stream_id, message, end=False)
+            self.connection.session.respond(self.stream_id, message, end=False, urgency=urgency)
             self.connection.schedule_flush()
         self._answered, self._writer = True, writer
         writer.when_ended(self._after_answer)
@@ -188,7 +194,7 @@ class Request:
         if self._task is not None:
             self._task.cancel()
         if self.on_cancel is not None:
-            self.on_cancel()
+            self.connection.guard("on_cancel", self.on_cancel)
 
     # ---- private ----
 

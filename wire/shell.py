@@ -43,6 +43,9 @@ class Shell(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(READ_MIN))
         self._paused = False
         self._flush_scheduled = False
+        self._emptied: asyncio.Future[None] | None = None
+        self._handing_out = False  # events; whoever does that flushes afterwards
+        self._deadline_moved = True  # forward, perhaps
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -63,19 +66,30 @@ class Shell(asyncio.BufferedProtocol):
     def close_nowait(self, code: ErrorCode = ErrorCode.NO_ERROR, text: str = "") -> None:
         """End the connection: CLOSE with the code, and a text for people, leaves first."""
         if not self._over:
-            self.session.close(code, text[:200])
+            self.session.close(code, text)
             self._end(None)
 
     def abort(self) -> None:
         """Drop the connection at once, without a word to the peer."""
         if self._transport is not None:
             self._transport.abort()
+        else:
+            self._lose_transport()
+
+    async def flushed(self) -> None:
+        """Return once the transport has taken all that is ready, or the connection has ended."""
+        while self.session.has_output and not self._over:
+            self._emptied = self._emptied or self.loop.create_future()
+            await asyncio.shield(self._emptied)
 
     def schedule_flush(self) -> None:
-        """Write what the session has ready when this turn of the loop is over."""
-        if not self._flush_scheduled:
+        """Write what the session has ready: the first of a turn of the loop at once, so that a
+        lone request does not wait, all that follows it together when the turn is over.
+        """
+        if not self._flush_scheduled and not self._handing_out:
             self._flush_scheduled = True
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self._end_turn)
+            self._flush()
 
     # ---- for the subclass ----
 
@@ -88,11 +102,15 @@ class Shell(asyncio.BufferedProtocol):
         raise NotImplementedError
 
     def _feed(self, events: Iterable[Event]) -> None:
-        for event in events:
-            if type(event) is ConnectionClosed:
-                self._end(event.error)
-            else:
-                self._handle(event)
+        before, self._handing_out = self._handing_out, True
+        try:
+            for event in events:
+                if type(event) is ConnectionClosed:
+                    self._end(event.error)
+                else:
+                    self._handle(event)
+        finally:
+            self._handing_out = before
 
     # ---- asyncio's protocol ----
 
@@ -130,18 +148,12 @@ class Shell(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._feed(self.session.receive_eof(self.loop.time()))
-        self._over = True
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self._closed.done():
-            self._closed.set_result(None)
-            self._lost()
+        self._lose_transport()
 
     # ---- private ----
 
     def _flush(self) -> None:
         """Write records for as long as the transport takes them, within one turn's share."""
-        self._flush_scheduled = False
         transport = self._transport
         if transport is None:
             return
@@ -158,19 +170,32 @@ class Shell(asyncio.BufferedProtocol):
             elif events := session.events():  # writers whose streams have room again, mostly
                 self._feed(events)
             else:
+                self._tell_emptied()
                 break
         else:
             self._feed(session.events())
-            if left <= 0:
-                self.schedule_flush()
-        self._arm_timer()
+            if left <= 0 and not self._flush_scheduled:
+                self._flush_scheduled = True
+                self.loop.call_soon(self._end_turn)
+        if self._timer is None or self._deadline_moved:
+            self._arm_timer()
+
+    def _tell_emptied(self) -> None:
+        emptied, self._emptied = self._emptied, None
+        if emptied is not None:
+            emptied.set_result(None)
+
+    def _end_turn(self) -> None:
+        self._flush_scheduled = False
+        self._flush()
 
     def _arm_timer(self) -> None:
-        """Have `_on_timer` called at the session's deadline, or at an earlier one of before.
+        """Have `_on_timer` called at the session's deadline, or earlier.
 
-        A deadline moves back with each record; the timer is not moved with it, which would cost
-        more than to wake once too early.
+        Each record moves the deadline back; the timer is not moved with it, which would cost more
+        than to wake once too early. Only interrupts that wait for their turn move it forward.
         """
+        self._deadline_moved = False
         deadline = self.session.next_deadline()
         if deadline is None or self._over:
             return
@@ -196,10 +221,21 @@ class Shell(asyncio.BufferedProtocol):
         self._over = True
         self.error = error
         self._flush()
-        if self._transport is not None:
+        if self._transport is None:
+            self._lose_transport()
+        else:
             linger = self.loop.call_later(LINGER_S, self._transport.abort)
             self._closed.add_done_callback(lambda _: linger.cancel())
             self._close_transport()
+
+    def _lose_transport(self) -> None:
+        self._over = True
+        self._tell_emptied()
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._closed.done():
+            self._closed.set_result(None)
+            self._lost()
 
     def _close_transport(self) -> None:
         """Close once the last record has left the session; a full transport delays that."""

@@ -5,9 +5,8 @@ the connection moves it on whenever the session has room, without a task switch 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from alpyne_proto.errors import ErrorCode, LocalProtocolError
 from alpyne_proto.registry import Message
@@ -19,6 +18,13 @@ Data = bytes | bytearray | memoryview
 Body = Data | Iterable[Data] | AsyncIterable[Data]
 Trailer = Callable[[], Message]
 
+INLINE_MAX: Final = 48 * 1024  # a body up to this travels in the frame of its request or answer
+
+
+def is_small(body: Body) -> TypeGuard[Data]:
+    """Whether a body is there as bytes that fit into the frame of its request or answer."""
+    return isinstance(body, (bytes, bytearray, memoryview)) and len(body) <= INLINE_MAX
+
 
 class BodyWriter:
     """Our side of one stream, from the first byte of its body to the end.
@@ -29,9 +35,7 @@ class BodyWriter:
     def __init__(self, connection: "Connection", stream_id: int) -> None:
         self.stream_id = stream_id
         self._connection = connection
-        self._waiting: deque[memoryview] = deque()
-        self._ends = False  # nothing follows what waits
-        self._trailer: Message | None = None
+        self._waiting = memoryview(b"")  # what the session has not taken yet
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._when_ended: Callable[[], None] | None = None
@@ -40,12 +44,12 @@ class BodyWriter:
     @property
     def room(self) -> int:
         """Bytes that `try_write` would take now; 0 while an earlier write waits, and at the end."""
-        if self._waiting or self._ends or self._error is not None:
+        if self._waiting or self.has_ended:
             return 0
         return self._connection.session.send_room(self.stream_id)
 
     def try_write(self, data: Data) -> bool:
-        """Write all of `data` now, or nothing; return which.
+        """Write all of `data`, which must not change any more, or nothing; return which.
 
         Raises what ended the stream: ConnectionLost, or RequestFailed where the peer stopped it.
         """
@@ -57,21 +61,23 @@ class BodyWriter:
         return True
 
     async def write(self, data: Data) -> None:
-        """Write `data`, which must not change any more; return when there may be room for more.
+        """Write `data`, which must not change any more; return when all of it is the session's.
 
         Raises what ended the stream: ConnectionLost, or RequestFailed where the peer stopped it.
         """
         self._check()
-        self._append(data)
+        self._waiting = memoryview(data).cast("B")
+        self.pump()
+        self._connection.schedule_flush()
         if self._waiting:
-            await self._emptied()
+            await self._pumped()
 
     async def writable(self) -> None:
         """Return when `room` is more than 0; raises as `write` does."""
         self._check()
-        if self.room <= 0:
+        while self.room <= 0:
             self._connection.blocked[self.stream_id] = self
-            await self._emptied()
+            await self._pumped()
 
     async def end(self, trailer: Message | None = None) -> None:
         """End the body, with a trailer where the message's body has one."""
@@ -80,60 +86,38 @@ class BodyWriter:
     def end_nowait(self, trailer: Message | None = None) -> None:
         """End the body behind what was written; see `end`."""
         self._check()
-        self._ends, self._trailer = True, trailer
-        if not self._waiting:
-            self._connection.session.send_data(self.stream_id, b"", end=True, trailer=trailer)
-            self._connection.schedule_flush()
-            self._ended()
+        self._connection.session.send_data(self.stream_id, b"", end=True, trailer=trailer)
+        self._connection.schedule_flush()
+        self._ended()
 
     def reset(self, code: ErrorCode = ErrorCode.CANCELLED, text: str = "") -> None:
         """Give the body up: the peer is told that it will not be finished."""
         if not self.has_ended:
             if self._connection.is_open:
-                self._connection.session.reset(self.stream_id, code, text[:200])
+                self._connection.session.reset(self.stream_id, code, text)
                 self._connection.schedule_flush()
             self.fail(LocalProtocolError("stream: it was reset here"))
 
     # ---- from the connection ----
 
-    def start(self, data: Data) -> None:
-        """Write all that there is and end; what does not fit now follows by `pump`."""
-        self._ends = True
-        self._append(data)
-
-    def pump(self) -> bool:
-        """Move what waits to the session, as it has room; return whether anything moved."""
-        session, stream_id, waiting = self._connection.session, self.stream_id, self._waiting
-        moved = False
-        while waiting:
+    def pump(self) -> None:
+        """Move what waits to the session, as it has room; wake the writer when all is moved."""
+        session, stream_id = self._connection.session, self.stream_id
+        while self._waiting:
             room = session.send_room(stream_id)
             if room <= 0:
                 self._connection.blocked[stream_id] = self
-                return moved
-            moved = True
-            view = waiting[0]
-            if len(view) > room:
-                waiting[0] = view[room:]
-                session.send_data(stream_id, view[:room])
-                continue
-            waiting.popleft()
-            ends = self._ends and not waiting
-            if ends:
-                session.send_data(stream_id, view, end=True, trailer=self._trailer)
-                self._ended()
-            else:
-                session.send_data(stream_id, view)
-        if not moved and session.send_room(stream_id) <= 0:
-            return False
+                return
+            session.send_data(stream_id, self._waiting[:room])
+            self._waiting = self._waiting[room:]
         self._connection.blocked.pop(stream_id, None)
         self._wake()
-        return moved
 
     def fail(self, error: Exception) -> None:
         """The stream cannot be written any more; a write that waits raises `error`."""
         if not self.has_ended:
             self._error = error
-            self._waiting.clear()
+            self._waiting = memoryview(b"")
             self._ended()
             self._wake()
 
@@ -149,17 +133,12 @@ class BodyWriter:
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
-        if self._ends:
+        if self.has_ended:
             raise LocalProtocolError("stream: its body has ended; nothing can follow")
         if self._waiting:
             raise LocalProtocolError("stream: an earlier write still waits; await it first")
 
-    def _append(self, data: Data) -> None:
-        self._waiting.append(memoryview(data).cast("B"))
-        self.pump()
-        self._connection.schedule_flush()
-
-    async def _emptied(self) -> None:
+    async def _pumped(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter

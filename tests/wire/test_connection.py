@@ -482,8 +482,9 @@ async def test_call_is_lost_with_outcome_not_started_when_no_byte_of_it_can_have
     peers: Any, recorder: Any
 ) -> None:
     async with peers.in_memory(recorder) as (connection, _):
+        connection.pause_writing()  # as the transport does when the peer does not read
         call = asyncio.ensure_future(connection.call(GetStatus()))
-        await asyncio.sleep(0)  # the request is opened; the flush comes with the next turn
+        await asyncio.sleep(0)
         connection.connection_lost(None)
         with pytest.raises(RequestLost) as raised:
             await call
