@@ -34,6 +34,7 @@ class Announcements:
         while self._waiting and self._waiting[0][0] <= now.monotonic_s:
             _, job = self._waiting.popleft()
             if not job.finished and job.state is not job.announced:
+                job.announced = job.state
                 due.append(job)
         return due
 

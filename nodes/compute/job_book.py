@@ -235,19 +235,25 @@ class JobBook:
         )
 
     def _drop(self, jobs: list[Job]) -> list[ev.Effect]:
-        """Forget finished ``jobs``, here and in the store; not those that are being replaced."""
-        jobs = [
-            job
-            for job in jobs
-            if job.predecessor is None and self.job(job.account, job.spec.job_id) is job
-        ]
-        if not jobs:
-            return []
+        """Forget finished ``jobs``, here and in the store.
+
+        Not yet those that the store has not taken or that are being replaced.
+        """
+        may_go = []
         for job in jobs:
+            if self.job(job.account, job.spec.job_id) is not job:
+                continue
+            if job.stored and job.predecessor is None:
+                may_go.append(job)
+            else:
+                self._kept.keep(job)
+        if not may_go:
+            return []
+        for job in may_go:
             self._uncount(job)
             del self._ledger(job.account).jobs[job.spec.job_id]
-        dropped = ev.JobsDropped(tuple(job.number for job in jobs))
-        return [self._store(Dropping(jobs), [dropped])]
+        dropped = ev.JobsDropped(tuple(job.number for job in may_go))
+        return [self._store(Dropping(may_go), [dropped])]
 
     def _store(self, batch: Batch, writes: list[ev.Write]) -> ev.Store:
         number = self._s.next_batch

@@ -98,14 +98,20 @@ class Submissions(JobBook):
             jobs = self._ledger(job.account).jobs
             del jobs[job.spec.job_id]
             if job.predecessor is not None:
-                jobs[job.spec.job_id] = job.predecessor
-                job.predecessor.successor = None
+                self._reinstate(job.predecessor)
                 job.predecessor = None
             if job.state is JobState.QUEUED:
                 self._leave_queue(job, JobState.KILLED)
             elif not job.finished:
                 effects += self._condemn(job, CANCELLED)
         return [self._answer(batch, text), *effects]
+
+    def _reinstate(self, old: Job) -> None:
+        """Put back a job whose successor was not stored."""
+        old.successor = None
+        self._ledger(old.account).jobs[old.spec.job_id] = old
+        if old.finished:
+            self._kept.keep(old)
 
     def _answer(self, batch: Submission, failure: str = "") -> ev.Answer:
         answers: list[JobAnswer] = []
