@@ -8,7 +8,8 @@ Source: spec/PROTOCOL.md, "Flow control"; RFC 9000, section 4.
 
 from alpyne_proto.errors import FlowError
 
-_ANNOUNCE_PART = 4  # a new limit is sent when a quarter of the window was consumed
+_PART = 4  # a new limit is sent when a quarter of the window was consumed,
+_SMALL_PART = 16  # or a sixteenth, where the sender has less than a quarter left
 
 
 class SendCredit:
@@ -64,7 +65,11 @@ class ReceiveCredit:
     def consume(self, size: int) -> bool:
         """Count ``size`` bytes as consumed; return whether a new limit should be announced."""
         self.consumed += size
-        return self.consumed + self.window - self.announced >= self.window // _ANNOUNCE_PART
+        owed = self.consumed + self.window - self.announced
+        quarter = self.window // _PART
+        if owed >= quarter:
+            return True
+        return owed >= self.window // _SMALL_PART and self.announced - self.received < quarter
 
     def announce(self) -> int:
         """Return the new limit, and hold the peer to it."""

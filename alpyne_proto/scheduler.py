@@ -26,7 +26,7 @@ class Scheduler:
     def __init__(self) -> None:
         self._lanes: list[deque[Stream]] = [deque() for _ in WEIGHTS]
         self._deficits = [0] * len(WEIGHTS)
-        self._turn = MOST_URGENT
+        self._turn = LEAST_URGENT
         self._count = 0
 
     def __len__(self) -> int:
@@ -35,6 +35,9 @@ class Scheduler:
     def add(self, stream: Stream) -> None:
         """Let a stream wait for its turn; nothing happens where it waits already."""
         if not stream.scheduled:
+            if not self._count:  # after a pause nobody owes anything: the most urgent begins
+                self._turn = LEAST_URGENT
+                self._deficits = [0] * len(WEIGHTS)
             stream.scheduled = True
             self._lanes[stream.urgency].append(stream)
             self._count += 1
