@@ -161,6 +161,6 @@ def _make(
 def _describe(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error)
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)  # the event loop's own text leaves the reason out
+    return str(error) or type(error).__name__
