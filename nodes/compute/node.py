@@ -21,6 +21,7 @@ from alpyne_grid.nodes.compute.backends.find import find_backend
 from alpyne_grid.nodes.compute.blobs import BlobStore
 from alpyne_grid.nodes.compute.job_store import SCHEMA, JobStore
 from alpyne_grid.nodes.compute.job_table import JobTable
+from alpyne_grid.nodes.compute.objects import ObjectService, make_objects
 from alpyne_grid.nodes.compute.output import OutputStore
 from alpyne_grid.nodes.compute.push import Pusher
 from alpyne_grid.nodes.compute.results import ResultFiles
@@ -46,6 +47,7 @@ class _Parts:
     """What a started node is made of."""
 
     backend: Backend
+    objects: ObjectService
     stores: Stores
     table: JobTable
     pusher: Pusher
@@ -78,12 +80,16 @@ class ComputeNode:
         """Recover what an earlier daemon left, then serve. Raises AlpyneError or OSError."""
         await self._host.open(SCHEMA)
         try:
-            backend = self._make_backend()
+            config, state = self._config, self._host.state
+            objects = make_objects(state.identity, host_label=config.host_label)
+            folder = state.path / "backend" / config.backend
+            setup = BackendSetup(folder, self._host.boot_id, objects)
+            backend = find_backend(config.backend)(setup)
             reaped = await backend.reap()
             if reaped:
                 self._log.warning("reaped", processes=reaped)
             await backend.start()
-            parts = self._parts = self._assemble(backend)
+            parts = self._parts = self._assemble(backend, objects)
             await self._restore(parts)
             await self._host.serve()
         except BaseException:
@@ -106,16 +112,12 @@ class ComputeNode:
         await self._host.stop_serving()
         if parts is not None:
             await parts.backend.close()
+            await parts.objects.close()
             await parts.runner.flushed()
             parts.stores.outputs.close()
         await self._host.close()
 
-    def _make_backend(self) -> Backend:
-        state, config = self._host.state, self._config
-        folder = state.path / "backend" / config.backend
-        return find_backend(config.backend)(BackendSetup(folder, self._host.boot_id))
-
-    def _assemble(self, backend: Backend) -> _Parts:
+    def _assemble(self, backend: Backend, objects: ObjectService) -> _Parts:
         host, config = self._host, self._config
         folder = host.state.path
         self._score = benchmark.cached(folder / "benchmark.json") or benchmark.estimate()
@@ -144,7 +146,7 @@ class ComputeNode:
         host.when_disconnected(pusher.forget)
         host.hooks.account_revoked = self._revoke
         host.hooks.used_bytes = service.kept
-        return _Parts(backend, stores, table, pusher, runner, service)
+        return _Parts(backend, objects, stores, table, pusher, runner, service)
 
     async def _restore(self, parts: _Parts) -> None:
         """Take over the jobs of earlier daemons; what they ran has been ended already."""

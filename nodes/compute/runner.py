@@ -7,7 +7,7 @@ the store, output to files, changes to subscribers, answers to requests.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class JobRunner:
         self._requests: dict[int, Callable[..., None]] = {}
         self._next_request = 1
         self._timer: asyncio.TimerHandle | None = None
-        self._files: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._perform: dict[type, Callable[[Any], None]] = {
             ev.Store: self._store,
             ev.Answer: self._answer,
@@ -132,9 +132,15 @@ class JobRunner:
             self._timer = None
 
     async def flushed(self) -> None:
-        """Return once no result is on its way to the disk."""
-        while self._files:
-            await asyncio.wait(self._files)
+        """Return once no result is on its way to the disk, and no answer to a peer."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` as a task that ``flushed`` waits for."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # ---- the back end's sink ----
 
@@ -169,7 +175,7 @@ class JobRunner:
         if result is not None:
             self.handle(ev.ExecutionEnded(execution, end, result))
         else:
-            self._in_background(self._keep_result(execution, end))
+            self.in_background(self._keep_result(execution, end))
 
     async def _keep_result(self, execution: Execution, end: TaskEnd) -> None:
         """Make a large result durable, then tell the table."""
@@ -233,7 +239,7 @@ class JobRunner:
             if type(write) is ev.JobFinished and self._stores.outputs.has(write.number)
         ]
         if printed:
-            self._in_background(self._store_behind_output(effect, printed))
+            self.in_background(self._store_behind_output(effect, printed))
         else:
             self._write(effect)
 
@@ -303,8 +309,3 @@ class JobRunner:
     def _on_timer(self) -> None:
         self._timer = None
         self.handle(ev.TimePassed())
-
-    def _in_background(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._files.add(task)
-        task.add_done_callback(self._files.discard)

@@ -1,6 +1,7 @@
 """A compute node's requests: parsed and bounded here, decided by the job table."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -12,7 +13,7 @@ from alpyne_grid.wire import Connection, FileBody, Request
 
 from alpyne_proto import limits
 from alpyne_proto.codec import RowReader, decode_as, encode_row, read_rows
-from alpyne_proto.errors import CodecError, ErrorCode, Outcome, RequestFailed
+from alpyne_proto.errors import AlpyneError, CodecError, ErrorCode, Outcome, RequestFailed
 from alpyne_proto.messages.compute import (
     CancelJobs,
     GetResult,
@@ -92,7 +93,7 @@ class ComputeService:
         if not request.is_whole:
             return self._submit_long(request)
         rows = read_rows(bytes(request.payload), (JobSpec.SPEC.code,))
-        self._take_jobs(request, rows, lambda answers: _reply_rows(request, answers))
+        self._take_jobs(request, rows, lambda answers: self._reply_rows(request, answers))
         return None
 
     async def _submit_long(self, request: Request) -> None:
@@ -100,7 +101,7 @@ class ComputeService:
         answered: asyncio.Future[tuple[JobAnswer, ...]]
         answered = asyncio.get_running_loop().create_future()
         self._take_jobs(request, rows, lambda answers: _set(answered, answers))
-        _reply_rows(request, await answered)
+        self._reply_rows(request, await answered)
 
     def _take_jobs(
         self,
@@ -116,6 +117,14 @@ class ComputeService:
             if isinstance(spec, JobSpec)
         )
         self._runner.submit(account, jobs, self._room(account), answer)
+
+    def _reply_rows(self, request: Request, rows: Iterable[Message]) -> None:
+        encoded = [encode_row(row) for row in rows]
+        body = b"".join(encoded)
+        if len(body) <= REPLY_MAX:
+            request.reply_nowait(RowsFollow(len(encoded)), body)
+        else:
+            self._runner.in_background(_reply_long(request, RowsFollow(len(encoded)), body))
 
     def _new_job(self, account: bytes, spec: JobSpec, payload: bytes) -> ev.NewJob:
         if not spec.bundle and not spec.payload_sha256:
@@ -305,13 +314,9 @@ def _confirm(request: Request, refused: ev.Refuse | None) -> None:
         request.fail(refused.code, refused.text, retryable=True)
 
 
-def _reply_rows(request: Request, rows: Iterable[Message]) -> None:
-    encoded = [encode_row(row) for row in rows]
-    body = b"".join(encoded)
-    if len(body) <= REPLY_MAX:
-        request.reply_nowait(RowsFollow(len(encoded)), body)
-    else:
-        request.start_reply(RowsFollow(len(encoded))).start(body)
+async def _reply_long(request: Request, head: Message, body: bytes) -> None:
+    with contextlib.suppress(AlpyneError):  # the peer or the connection is gone
+        await request.reply(head, body)
 
 
 async def _rows(
