@@ -20,7 +20,6 @@ from alpyne_grid.nodes.data.rules import no_container
 from alpyne_grid.nodes.data.traffic import Traffic
 from alpyne_grid.nodes.data.writing import container_info, object_info
 from alpyne_grid.wire import Request
-from alpyne_grid.wire.connection import INLINE_MAX
 
 from alpyne_proto.codec import encode_row
 from alpyne_proto.container import NameRefused, check_prefix
@@ -83,9 +82,9 @@ class Reading:
                 first = await anext(chunks, b"")
             except ObjectCorrupt as error:
                 raise refuse(ErrorCode.CORRUPT, str(error)) from None
-            if len(first) == length <= INLINE_MAX:
+            if len(first) == length:
                 self._traffic.sent(key.owner, label_of(request), length)
-                request.reply_nowait(object_info(record), bytes(first))
+                await request.reply(object_info(record), first)
             else:
                 await self._send(request, key, record, first, chunks)
 
