@@ -94,19 +94,26 @@ def declared_size(payload: bytes | memoryview) -> int:
 
 
 class _Source:
-    """Gives zstd all bytes but the last, then the last: whoever ends before it left some over."""
+    """Gives zstd all bytes but the last, then the last, and notes whether it wanted exactly those.
 
-    __slots__ = ("_parts",)
+    Whoever ends before the last byte has left some over; whoever asks for more is not at its end.
+    """
+
+    __slots__ = ("_parts", "_wanted_more")
 
     def __init__(self, frame: memoryview) -> None:
         self._parts = [frame[-1:], frame[:-1]]
+        self._wanted_more = False
 
     def read(self, size: int = -1) -> bytes:
-        return bytes(self._parts.pop()) if self._parts else b""
+        if self._parts:
+            return bytes(self._parts.pop())
+        self._wanted_more = True
+        return b""
 
     @property
-    def drained(self) -> bool:
-        return not self._parts
+    def was_one_frame(self) -> bool:
+        return not self._parts and not self._wanted_more
 
 
 class Inflater:
@@ -144,6 +151,9 @@ class Inflater:
             plain = self._zstd.stream_reader(cast(IO[bytes], source)).read(size + 1)
         except self._unusable as error:
             raise CompressionError(f"zstd payload: {error}") from None
-        if len(plain) != size or not source.drained:
-            raise CompressionError(f"zstd payload: declares {size} bytes, {len(plain)} came")
+        if len(plain) != size or not source.was_one_frame:
+            raise CompressionError(
+                f"zstd payload: it declares {size} bytes, {len(plain)} came, or it is cut, or "
+                "something follows it"
+            )
         return plain
