@@ -1,0 +1,3 @@
+"""Not a program: it has no main(). `alpyne run examples/no_main.py` says so."""
+
+ANSWER = 42
