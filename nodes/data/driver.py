@@ -111,13 +111,15 @@ class ObjectDriver:
             self._handle(ev.Stored(effect.batch))
 
     async def _sweep(self, effect: ev.Sweep) -> None:
+        more = False
         try:
             swept = await self._backend.sweep(effect.cutoffs, effect.limit)
+            more = swept.more
         except StoreFailed as error:
             self._log.error("sweep_failed", error=error)  # the next one tries again
-            self._sweeping = False
             return
-        self._sweeping = swept.more
+        finally:
+            self._sweeping = more
         self._handle(ev.SweepDone(swept))
 
     async def _discard_stage(self, stage: "Stage | asyncio.Future[Staged]") -> None:

@@ -112,7 +112,10 @@ class Writing:
 
     async def _receive(self, request: Request, key: ObjectKey, size: int) -> Staged:
         """Take the body into the back end, whole, durable and with the client's digest."""
-        stage = self._backend.stage(key.owner, size)
+        try:
+            stage = self._backend.stage(key.owner, size)
+        except StoreFailed as error:
+            raise _not_stored(error) from None
         is_whole = False
         try:
             await request.body.pour(_Bounded(stage, key, size))
@@ -144,7 +147,7 @@ class Writing:
             self._driver.discard(finishing)
             raise
         except StoreFailed as error:
-            raise refuse(ErrorCode.STORE_FAILED, str(error), retryable=True) from None
+            raise _not_stored(error) from None
 
 
 class _Bounded:
@@ -188,6 +191,10 @@ def _digest_behind(body: BodyReader, key: ObjectKey, size: int) -> bytes:
             f"object {key.path!a}: expected a BodyDigest trailer behind the body, got none",
         )
     return body.trailer.sha256
+
+
+def _not_stored(error: StoreFailed) -> RequestFailed:
+    return refuse(ErrorCode.STORE_FAILED, str(error), retryable=True)
 
 
 def _disk_failed(error: OSError) -> RequestFailed:

@@ -123,7 +123,10 @@ class DataBackend(Protocol):
     # ---- bytes ----
 
     def stage(self, owner: bytes, size: int) -> Stage:
-        """Begin to take a body of ``size`` bytes for ``owner``."""
+        """Begin to take a body of ``size`` bytes for ``owner``.
+
+        Raises StoreFailed where there is no room for so many.
+        """
 
     async def discard(self, staged: Staged) -> None:
         """Forget a staged body that was not published; one that a version names is kept."""

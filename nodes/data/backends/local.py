@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from alpyne_grid.nodes.data.backends import local_rows as sql
 from alpyne_grid.nodes.data.backends.base import PAGE, BackendSetup, Content, Data, Stage
 from alpyne_grid.nodes.data.backends.local_files import (
     BLOCK,
+    CHECK,
     BlobFiles,
     BlockVerifier,
     FileStage,
@@ -43,7 +45,7 @@ from alpyne_grid.nodes.data.records import (
     Usage,
     Version,
 )
-from alpyne_grid.nodes.store import Statement
+from alpyne_grid.nodes.store import Statement, StoreFailed
 from alpyne_grid.wire.files import FileBody
 from alpyne_grid.wire.log import Log
 
@@ -52,12 +54,14 @@ INLINE_MAX = 32 * 1024  # where a commit's bytes begin to cost more than a file'
 CHUNK = 1 << 20  # bytes read at once while few read; fewer when many do, to bound memory
 SCAN = 1000  # rows that one page looks at on the event loop's thread, some milliseconds
 TRASH_BATCH = 256
+OPEN_TRIES = 3  # times that a file may be replaced while it is being opened
+RESERVE = 64 << 20  # bytes of the disk that contents leave to the database
 MEMBER = 32  # bytes of a member's key
 
 
-@dataclass(frozen=True, slots=True)
-class _Blob:
-    """Where a content stands."""
+@dataclass(slots=True)
+class Blob:
+    """Where a content stands: in ``file``, or in ``data`` with its ``checks``."""
 
     no: int
     file: str
@@ -70,6 +74,7 @@ class LocalBackend:
 
     def __init__(self, setup: BackendSetup) -> None:
         self._store = setup.store
+        self._folder = setup.folder
         self._files = BlobFiles(setup.folder)
         self._orphans: asyncio.Task[None] | None = None
         self._log = Log("data.local")
@@ -170,8 +175,16 @@ class LocalBackend:
     # ---- bytes ----
 
     def stage(self, owner: bytes, size: int) -> Stage:
-        """Begin to take a body."""
-        return _RowStage(owner) if size <= INLINE_MAX else FileStage(self._files, owner)
+        """Begin to take a body. Raises StoreFailed where the disk has no room for it."""
+        if size <= INLINE_MAX:
+            return _RowStage(owner)
+        free = shutil.disk_usage(self._folder).free
+        if size > free - RESERVE:
+            raise StoreFailed(
+                f"the node's disk has {free} bytes left, {RESERVE} of them kept for its database; "
+                f"{size} bytes do not fit; put the object on another node"
+            )
+        return FileStage(self._files, owner)
 
     async def discard(self, staged: Staged) -> None:
         """Remove a staged file unless a row names it."""
@@ -194,7 +207,7 @@ class LocalBackend:
         if found is None or found.deleted:
             return found
         no, file, checks, data = rows[0][6:]
-        return LocalContent(self, key, found, _Blob(no, file, checks, data))
+        return LocalContent(self, key, found, Blob(no, file, checks, data))
 
     async def corrupt(self, owner: bytes, limit: int) -> Sequence[ObjectKey]:
         """Return objects that were found damaged and not put again since."""
@@ -203,42 +216,43 @@ class LocalBackend:
 
     # ---- for LocalContent ----
 
-    async def open_file(self, key: ObjectKey, blob: _Blob, size: int) -> tuple[int, _Blob]:
-        """Return a descriptor of the blob's file, and the blob as it stands now.
+    async def open_file(
+        self, key: ObjectKey, blob: Blob, size: int, first: int, blocks: int
+    ) -> tuple[int, bytes]:
+        """Return a descriptor of the blob's file, and the checks of some of its blocks.
 
-        The file may have been replaced by one with the same bytes since its row was read.
         Raises ObjectCorrupt.
         """
         loop = asyncio.get_running_loop()
-        for _ in range(3):
+        for _ in range(OPEN_TRIES):
+            # Read anew each time: the file may be replaced by another with the same bytes.
+            part = (first * CHECK + 1, blocks * CHECK)
+            rows = self._store.read(sql.FILE_AND_CHECKS, (*part, blob.no))
+            if not rows:
+                break
+            blob.file, checks = rows[0]
             path = self._files.path_of(key.owner, blob.file)
             try:
-                opened = await loop.run_in_executor(self._files.readers, _open, path, size)
+                return await loop.run_in_executor(self._files.readers, _open, path, size), checks
             except FileNotFoundError:
-                rows = self._store.read(sql.BLOB, (blob.no,))
-                if not rows or rows[0][0] == blob.file:
-                    break
-                file, checks = rows[0]
-                blob = _Blob(blob.no, file, checks, b"")
+                continue
             except OSError as error:
                 raise ObjectCorrupt(f"its file cannot be read ({error.strerror})") from None
-            else:
-                return opened, blob
         raise ObjectCorrupt("its file is missing")
 
-    def read_ahead(self, descriptor: int, offset: int, length: int, blob: _Blob) -> FileBody:
-        """Return checked blocks of a file; ``offset`` is that of a block."""
+    def read_ahead(self, descriptor: int, first: int, length: int, checks: bytes) -> FileBody:
+        """Return checked bytes of a file from the beginning of block ``first``."""
         chunk = max(BLOCK, CHUNK // (1 + self.readers // 16))
         return FileBody(
             descriptor,
-            offset=offset,
+            offset=first * BLOCK,
             length=length,
             chunk=chunk - chunk % BLOCK,
-            tap=BlockVerifier(blob.checks, offset // BLOCK).feed,
+            tap=BlockVerifier(checks, first).feed,
             executor=self._files.readers,
         )
 
-    def report_damage(self, key: ObjectKey, blob: _Blob, why: str) -> None:
+    def report_damage(self, key: ObjectKey, blob: Blob, why: str) -> None:
         """Remember that a blob is damaged, until the same bytes are put again."""
         self._log.error("object_damaged", container=key.container_id, blob=blob.no, why=why)
         container = (key.owner, key.container_id)
@@ -277,7 +291,7 @@ class LocalContent:
     """The bytes of one version."""
 
     def __init__(
-        self, backend: LocalBackend, key: ObjectKey, record: ObjectRecord, blob: _Blob
+        self, backend: LocalBackend, key: ObjectKey, record: ObjectRecord, blob: Blob
     ) -> None:
         self.record = record
         self._backend = backend
@@ -306,13 +320,15 @@ class LocalContent:
 
     async def _file_chunks(self, offset: int, length: int) -> AsyncIterator[Data]:
         backend, size = self._backend, self.record.size
-        descriptor, self._blob = await backend.open_file(self._key, self._blob, size)
+        first, behind = offset // BLOCK, -(-(offset + length) // BLOCK)
+        descriptor, checks = await backend.open_file(
+            self._key, self._blob, size, first, behind - first
+        )
         backend.readers += 1
         try:
-            begin = offset - offset % BLOCK
-            end = min(size, offset + length + -(offset + length) % BLOCK)
-            skip, left = offset - begin, length
-            body = aiter(backend.read_ahead(descriptor, begin, end - begin, self._blob))
+            whole = min(size, behind * BLOCK) - first * BLOCK
+            skip, left = offset - first * BLOCK, length
+            body = aiter(backend.read_ahead(descriptor, first, whole, checks))
             assert isinstance(body, AsyncGenerator), "its end must not outlive the descriptor"
             async with contextlib.aclosing(body):
                 async for chunk in body:

@@ -33,6 +33,8 @@ FLUSH_EVERY = 16 << 20  # bytes after which the disk is set to work while more a
 WRITERS = 4  # threads; a flush may hold one for long
 READERS = 4
 
+CHECK = 4  # bytes of one CRC-32, big-endian
+
 _CHECK = Struct(">I")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -69,11 +71,12 @@ class BlockChecks:
 
 
 class BlockVerifier:
-    """Compares blocks, fed in order from block ``first`` on, with ``checks``."""
+    """Compares blocks, fed in order, with their ``checks``; ``first``: the first one's number."""
 
     def __init__(self, checks: bytes, first: int) -> None:
         self._checks = checks
-        self._next = first
+        self._first = first
+        self._next = 0
 
     def feed(self, data: Data) -> None:
         """Take whole blocks (the object's last one may be short); raises ObjectCorrupt."""
@@ -84,7 +87,9 @@ class BlockVerifier:
             if at + _CHECK.size > len(self._checks):
                 raise ObjectCorrupt("there are more bytes than checks of them")
             if zlib.crc32(block) != _CHECK.unpack_from(self._checks, at)[0]:
-                raise ObjectCorrupt(f"block {self._next} of {BLOCK} bytes has a wrong checksum")
+                raise ObjectCorrupt(
+                    f"block {self._first + self._next} of {BLOCK} bytes has a wrong checksum"
+                )
             self._next += 1
             view = view[len(block) :]
 

@@ -248,7 +248,8 @@ def _raise_fence(change: RaiseFence) -> Statement:
 # ---- questions ----
 
 _RECORD = "{0}.counter, {0}.writer, {0}.size, {0}.sha256, {1}, {0}.modified_ms"
-_BLOB = "b.no, b.file, b.checks, b.data"
+# Of a file only what names it; the checks of a large one are read as they are needed.
+_BLOB = "b.no, b.file, CASE b.file WHEN '' THEN b.checks END, b.data"
 
 LOOK_UP = (
     f"SELECT {_RECORD.format('o', 'o.deleted')} FROM data_containers c "
@@ -280,7 +281,7 @@ OPEN_SUPERSEDED = (
     "JOIN data_superseded s ON s.container = c.no AND s.path = ? AND s.counter = ? "
     "AND s.writer = ? LEFT JOIN data_blobs b ON b.no = s.blob WHERE c.owner = ? AND c.id = ?"
 )
-BLOB = "SELECT file, checks FROM data_blobs WHERE no = ?"
+FILE_AND_CHECKS = "SELECT file, substr(checks, ?, ?) FROM data_blobs WHERE no = ?"
 BLOB_FILE = "SELECT file FROM data_blobs WHERE owner = ? AND sha256 = ?"
 FILES_BETWEEN = (
     "SELECT file FROM data_blobs WHERE owner = ? AND sha256 >= ? AND sha256 < ? AND file <> ''"

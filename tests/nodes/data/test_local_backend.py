@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alpyne_grid.nodes.data.backends import local
@@ -252,6 +254,42 @@ def test_checks_are_the_same_however_the_bytes_are_cut(
                     BlockVerifier(whole, 0).feed(wrong)
 
 
+# ---- durability ----
+
+
+async def test_local_flushes_file_and_folder_before_the_commit_that_names_them(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with disk.opened() as backend:
+        await publish(backend, "a", 1, LARGE)
+        done: list[str] = []
+        fsync, replace, commit = os.fsync, os.replace, backend._store.commit
+
+        def noting_fsync(descriptor: int) -> None:
+            name = os.readlink(f"/proc/self/fd/{descriptor}")
+            done.append(f"flush {Path(name).parent.name}")
+            fsync(descriptor)
+
+        def noting_replace(source: str, target: str) -> None:
+            done.append("rename")
+            replace(source, target)
+
+        async def noting_commit(batch: Any) -> None:
+            done.append("commit")
+            await commit(batch)
+
+        monkeypatch.setattr(os, "fsync", noting_fsync)
+        monkeypatch.setattr(os, "replace", noting_replace)
+        monkeypatch.setattr(backend._store, "commit", noting_commit)
+        await publish(backend, "b", 1, LARGE)
+        own = ANN.hex()
+        assert done == ["flush incoming", "rename", f"flush {own}", "commit"]
+        done.clear()
+        await publish(backend, "c", 1, LARGE[::-1])  # into a folder that is new
+        assert done[:2] == ["flush incoming", "flush objects"]
+        assert done[2:] == ["flush blobs", "rename", f"flush {own}", "commit"]
+
+
 # ---- what goes wrong while writing ----
 
 
@@ -269,6 +307,13 @@ async def test_local_leaves_nothing_behind_when_the_file_cannot_be_put_in_place(
         assert disk.files == []
         assert list((disk.objects / "incoming").iterdir()) == []
         assert backend._files.unnamed == set()
+
+
+async def test_local_refuses_a_body_when_the_disk_has_no_room_for_it(disk: Disk) -> None:
+    async with disk.opened() as backend:
+        free = shutil.disk_usage(disk.folder).free
+        with pytest.raises(StoreFailed, match="do not fit"):
+            backend.stage(ANN, free)
 
 
 async def test_local_removes_what_a_killed_daemon_left(disk: Disk) -> None:
