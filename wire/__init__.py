@@ -8,11 +8,12 @@ from alpyne_grid.wire.call import Answer, OutgoingStream, RequestLost, RequestTi
 from alpyne_grid.wire.connection import Connection
 from alpyne_grid.wire.dial import DialFailed, dial, dial_transport
 from alpyne_grid.wire.files import FileBody, FileSink
-from alpyne_grid.wire.log import Log, configure
+from alpyne_grid.wire.log import Log, configure, log_loop_errors
 from alpyne_grid.wire.memory import MemoryTransport, memory_pair
 from alpyne_grid.wire.redial import Backoff, Redialler
-from alpyne_grid.wire.server import Server, ServerLimits, serve
+from alpyne_grid.wire.server import Server, serve
 from alpyne_grid.wire.service import Handler, Request, Service
+from alpyne_grid.wire.strangers import ServerLimits
 from alpyne_grid.wire.writer import Body, BodyWriter, write_body
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "configure",
     "dial",
     "dial_transport",
+    "log_loop_errors",
     "memory_pair",
     "serve",
     "write_body",

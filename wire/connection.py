@@ -25,7 +25,7 @@ _MAYBE, _NOT_STARTED = Outcome.MAYBE, Outcome.NOT_STARTED
 class Connection(Shell):
     """One encrypted connection to one peer; made by `serve` and `dial`.
 
-    ``account``, ``device`` and ``tickets`` are for the layer that decides who the peer is.
+    ``account`` is for the layer that decides who the peer is.
     """
 
     def __init__(
@@ -49,8 +49,6 @@ class Connection(Shell):
         self.peer_key = b""  # its X25519 static key, 32 bytes, proven by the handshake
         self.peer_hello: AcceptorHello | DiallerHello | None = None  # what it said of itself
         self.account = b""  # the peer's account, 32 bytes, once it is known to be one
-        self.device = b""  # the peer's device key, 32 bytes, once certified
-        self.tickets: dict[bytes, Any] = {}  # by serial: those that a bearer showed
         self.role = AccountRole.NONE  # what the acceptor said the dialler is
         self.is_going_away = False  # one side takes no new requests
         self._when_connected = when_connected

@@ -6,6 +6,7 @@ is cut and stripped of control characters, and of an exception only its type and
 with its text where that text is our own or the operating system's.
 """
 
+import asyncio
 import json
 import logging
 import sys
@@ -76,6 +77,17 @@ def configure(
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())
+
+
+def log_loop_errors(loop: asyncio.AbstractEventLoop, log: Log) -> None:
+    """Have the event loop report what nobody caught as one event, without a traceback."""
+
+    def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        place = place_of(error) if isinstance(error, BaseException) else ""
+        log.error("uncaught", what=context.get("message", ""), error=error, at=place)
+
+    loop.set_exception_handler(report)
 
 
 def place_of(error: BaseException) -> str:

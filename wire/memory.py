@@ -13,7 +13,7 @@ CAPACITY = 128 * 1024  # bytes under way, as a small kernel buffer would hold
 def memory_pair(
     loop: asyncio.AbstractEventLoop | None = None, *, capacity: int = CAPACITY
 ) -> "tuple[MemoryTransport, MemoryTransport]":
-    """Return two transports, each the other's peer; give each a protocol, then `start` both.
+    """Return two transports, each the other's peer, for `Server.attach` and `dial_transport`.
 
     loop: default the running one. capacity: bytes under way in one direction before a writer is
     told to pause.
@@ -47,15 +47,15 @@ class MemoryTransport(asyncio.Transport):
 
     def start(self, protocol: asyncio.BaseProtocol) -> None:
         """Set the protocol and tell it that the connection is made."""
-        self._protocol = protocol
+        self.set_protocol(protocol)
         protocol.connection_made(self)
-        self.peer._schedule_move()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
+        self.peer._schedule_move()
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         assert self._protocol is not None, "start() gives the transport its protocol"

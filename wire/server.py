@@ -1,42 +1,22 @@
-"""Server: accepts connections, bounds those that have proven nothing yet, and ends gracefully.
-
-Before a handshake is complete a stranger gets 2 s for its preface, 5 s for everything, counted from
-the accept, and one of 256 places, 8 of them per source. Whoever fails is closed without a word;
-whoever finds no place gets the preface with BUSY (spec/PROTOCOL.md, "Preface").
-"""
+"""Server: accepts connections, lets strangers in as far as they may come, and ends gracefully."""
 
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
 
 from alpyne_grid.wire.connection import Connection
-from alpyne_grid.wire.half_open import HalfOpen
 from alpyne_grid.wire.log import Log
 from alpyne_grid.wire.service import Service
+from alpyne_grid.wire.strangers import Admission, ServerLimits, Strangers
 from alpyne_grid.wire.transport import peer_name, source_of
 
-from alpyne_proto import limits
 from alpyne_proto.compression import Compression
 from alpyne_proto.errors import ErrorCode
 from alpyne_proto.handshake import SessionConfig
 from alpyne_proto.keys import Identity
 from alpyne_proto.messages.hello import AcceptorHello
 
-_Timers = tuple[asyncio.TimerHandle, ...]
-
 BACKLOG = 512
-_REFUSED_MOST = 64  # connections waiting to be told BUSY; whoever comes beyond is dropped untold
-
-
-@dataclass(frozen=True, slots=True)
-class ServerLimits:
-    """What a stranger may use; see alpyne_proto.limits for the reasons."""
-
-    preface_timeout_s: float = limits.PREFACE_TIMEOUT_S
-    handshake_timeout_s: float = limits.HANDSHAKE_TIMEOUT_S  # absolute, from accept
-    half_open_max: int = limits.HALF_OPEN_MAX
-    half_open_per_source: int = limits.HALF_OPEN_PER_SOURCE
 
 
 class Server:
@@ -60,9 +40,7 @@ class Server:
         self._bounds = bounds or ServerLimits()
         self._compression = compression
         self._log = log or Log("wire.server")
-        self._places = HalfOpen(self._bounds.half_open_max, self._bounds.half_open_per_source)
-        self._half_open: dict[Connection, _Timers] = {}
-        self._refused: dict[Connection, _Timers] = {}
+        self._strangers = Strangers(self._bounds)
         self._listeners: asyncio.Server | None = None
         self._closing = False
 
@@ -75,26 +53,24 @@ class Server:
     @property
     def half_open(self) -> int:
         """Connections whose handshake is not complete."""
-        return len(self._half_open)
+        return self._strangers.half_open
 
     def attach(self, transport: asyncio.Transport) -> Connection | None:
         """Serve any byte stream; None where there is no place for it.
 
         transport: as asyncio's; it gets its protocol, and the protocol its `connection_made`, here.
         """
+        full = self._closing or len(self.connections) >= self._bounds.connections_max
         source = source_of(transport)
-        busy = self._closing or not self._places.admit(source)
-        if busy and len(self._refused) >= _REFUSED_MOST:
+        admission = self._strangers.admit(source, full=full)
+        if admission is Admission.DROPPED:
             transport.abort()
             return None
-        connection = self._make(transport, busy)
+        connection = self._make(transport, busy=admission is Admission.REFUSED)
+        self._strangers.watch(connection, admission, source)
         transport.set_protocol(connection)
         connection.connection_made(transport)
-        if busy:
-            self._refused[connection] = self._watch(connection)
-            return None
-        self._half_open[connection] = self._watch(connection)
-        return connection
+        return connection if admission is Admission.ADMITTED else None
 
     async def listen(self, host: str | Sequence[str] | None, port: int) -> None:
         """Listen on a port of all addresses of `host`; OSError where that cannot be."""
@@ -108,8 +84,7 @@ class Server:
         self._closing = True
         if self._listeners is not None:
             self._listeners.close()
-        for stranger in (*self._half_open, *self._refused):
-            stranger.abort()
+        self._strangers.drop_all()
         for connection in tuple(self.connections):
             connection.go_away()
         await _all((c.drain() for c in self.connections), grace_s)
@@ -119,7 +94,7 @@ class Server:
 
     # ---- private ----
 
-    def _make(self, transport: asyncio.Transport, busy: bool) -> Connection:
+    def _make(self, transport: asyncio.Transport, *, busy: bool) -> Connection:
         config = SessionConfig(
             hello=self._hello(),
             static_private=self._identity.noise_private,
@@ -135,40 +110,13 @@ class Server:
             when_lost=self._lost,
         )
 
-    def _watch(self, connection: Connection) -> _Timers:
-        """Drop the connection where it is not through its handshake in time."""
-        loop, bounds = connection.loop, self._bounds
-        return (
-            loop.call_later(bounds.preface_timeout_s, self._check_preface, connection),
-            loop.call_later(bounds.handshake_timeout_s, self._drop, connection, "handshake"),
-        )
-
-    def _check_preface(self, connection: Connection) -> None:
-        if not connection.has_preface:
-            self._drop(connection, "preface")
-
-    def _drop(self, connection: Connection, missing: str) -> None:
-        connection.log.info("handshake_timeout", missing=missing)
-        connection.abort()
-
     def _connected(self, connection: Connection) -> None:
-        self._no_more_half_open(connection)
         self.connections.add(connection)
-
-    def _no_more_half_open(self, connection: Connection) -> None:
-        if connection in self._half_open:
-            self._places.leave(connection.source)
-        for table in (self._half_open, self._refused):
-            for timer in table.pop(connection, ()):
-                timer.cancel()
+        self._strangers.has_proven_its_key(connection)
 
     def _lost(self, connection: Connection) -> None:
-        if connection in self.connections:
-            self.connections.discard(connection)
-        elif connection.error is not None and connection in self._half_open:
-            # What a stranger sent is not for the log: only what kind of failure it was.
-            connection.log.info("handshake_failed", error=type(connection.error).__name__)
-        self._no_more_half_open(connection)
+        self.connections.discard(connection)
+        self._strangers.forget(connection)
 
 
 class _Accepted(asyncio.Protocol):

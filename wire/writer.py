@@ -36,6 +36,7 @@ class BodyWriter:
         self.stream_id = stream_id
         self._connection = connection
         self._waiting = memoryview(b"")  # what the session has not taken yet
+        self._ends = False  # nothing follows what waits
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._when_ended: Callable[[], None] | None = None
@@ -71,6 +72,17 @@ class BodyWriter:
         self._connection.schedule_flush()
         if self._waiting:
             await self._pumped()
+
+    def start(self, data: Data) -> None:
+        """Write all of `data`, which must not change any more, and end the body; wait for nothing.
+
+        What the session has no room for now follows as it has. Raises as `write` does.
+        """
+        self._check()
+        self._ends = True
+        self._waiting = memoryview(data).cast("B")
+        self.pump()
+        self._connection.schedule_flush()
 
     async def writable(self) -> None:
         """Return when `room` is more than 0; raises as `write` does."""
@@ -111,6 +123,9 @@ class BodyWriter:
             session.send_data(stream_id, self._waiting[:room])
             self._waiting = self._waiting[room:]
         self._connection.blocked.pop(stream_id, None)
+        if self._ends and not self.has_ended:
+            session.send_data(stream_id, b"", end=True)
+            self._ended()
         self._wake()
 
     def fail(self, error: Exception) -> None:
@@ -133,7 +148,7 @@ class BodyWriter:
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
-        if self.has_ended:
+        if self.has_ended or self._ends:
             raise LocalProtocolError("stream: its body has ended; nothing can follow")
         if self._waiting:
             raise LocalProtocolError("stream: an earlier write still waits; await it first")

@@ -258,3 +258,13 @@ async def test_many_small_pieces_cost_no_more_memory_than_their_bytes(
         await until(lambda: bodies and bodies[0].received == 20_000)
         assert len(bodies[0]._chunks) == 1
         stream.cancel()
+
+
+async def test_plain_function_answers_with_a_body_larger_than_the_window(
+    peers: Any, recorder: Any
+) -> None:
+    recorder.add({GetResult: lambda request: request.start_reply(RESULT).start(BLOCK * 5)})
+    async with peers.in_memory(recorder) as (connection, accepted):
+        answer = await connection.call(GET)
+        assert await answer.body.read(5 << 20) == BLOCK * 5
+        assert not accepted.has_work

@@ -1,12 +1,13 @@
 """What the log shows, and what it never shows."""
 
+import asyncio
 import io
 import json
 import logging
 from collections.abc import Iterator
 
 import pytest
-from alpyne_grid.wire import Log, configure
+from alpyne_grid.wire import Log, configure, log_loop_errors
 from alpyne_grid.wire.log import place_of
 
 from alpyne_proto.errors import RecordError
@@ -67,6 +68,24 @@ def test_log_shows_the_text_of_our_own_errors_only(lines: io.StringIO) -> None:
     written = json.loads(lines.getvalue())
     assert written["ours"] == "RecordError: tag wrong"
     assert written["theirs"] == "KeyError"
+
+
+async def test_what_nobody_caught_becomes_one_event_without_a_traceback(
+    lines: io.StringIO,
+) -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+    log_loop_errors(loop, Log("node"))
+    loop.call_soon(lambda: {}["payload"])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    loop.set_exception_handler(before)
+    written = json.loads(lines.getvalue())
+    assert written["event"] == "uncaught"
+    assert written["error"] == "KeyError"
+    assert written["at"].startswith("test_log.py:")
+    assert "Traceback" not in lines.getvalue()
+    assert "payload" not in lines.getvalue()
 
 
 def test_place_of_names_files_and_lines_innermost_first() -> None:

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from alpyne_grid.wire import Request, RequestLost, Server, ServerLimits
-from alpyne_grid.wire.half_open import HalfOpen
+from alpyne_grid.wire import DialFailed, Request, RequestLost, Server, ServerLimits
 
 from alpyne_proto.errors import ErrorCode
 from alpyne_proto.messages.access import GetStatus, NodeStatus
@@ -172,13 +171,66 @@ async def test_peer_that_never_gets_a_state_is_dropped(peers: Any, recorder: Any
             await peers.dial(server, timeout_s=0.1)
 
 
-def test_half_open_counts_sources_apart_and_all_together() -> None:
-    places = HalfOpen(3, 2)
-    assert [places.admit(source) for source in "aaab"] == [True, True, False, True]
-    assert not places.admit("c")
-    places.leave("a")
-    assert places.admit("c")
-    assert len(places) == 3
+async def test_half_open_connections_are_bounded_over_all_sources_too(
+    peers: Any, recorder: Any
+) -> None:
+    bounds = ServerLimits(half_open_max=3)
+    async with serving(peers, recorder, bounds) as server:
+        waiting = [await Stranger.knock(server, Preface().encode()) for _ in range(3)]
+        await until(lambda: server.half_open == 3)
+        refused = await Stranger.knock(server, Preface().encode())
+        assert await refused.heard() == Preface(flags=PrefaceFlag.BUSY).encode()
+        for stranger in waiting:
+            stranger.writer.close()
+
+
+async def test_peer_that_stays_unknown_is_closed_after_its_time(peers: Any, recorder: Any) -> None:
+    recorder.state = State.UNKNOWN
+    async with serving(peers, recorder, ServerLimits(unknown_timeout_s=0.05)) as server:
+        connection = await peers.dial(server)
+        await connection.wait_closed()
+        assert connection.error.code is ErrorCode.NOT_PERMITTED
+        recorder.state = State.OPEN
+        connection = await peers.dial(server)
+        await asyncio.sleep(0.08)
+        assert connection.is_open
+        await connection.close()
+
+
+async def test_peers_that_stay_unknown_are_bounded_and_known_ones_do_not_count(
+    peers: Any, recorder: Any
+) -> None:
+    async with serving(peers, recorder, ServerLimits(unknown_max=2)) as server:
+        known = [await peers.dial(server) for _ in range(4)]
+        recorder.state = State.UNKNOWN
+        unknown = [await peers.dial(server) for _ in range(2)]
+        with pytest.raises(DialFailed, match="too many peers without an account"):
+            await peers.dial(server, timeout_s=0.01)
+        assert all(connection.is_open for connection in (*known, *unknown))
+        for connection in (*known, *unknown):
+            await connection.close()
+
+
+async def test_server_that_is_full_says_busy(peers: Any, recorder: Any) -> None:
+    async with serving(peers, recorder, ServerLimits(connections_max=1)) as server:
+        connection = await peers.dial(server)
+        with pytest.raises(DialFailed, match="busy") as raised:
+            await peers.dial(server, timeout_s=0.01)
+        assert raised.value.code is ErrorCode.TOO_BUSY
+        await connection.close()
+
+
+async def test_failures_of_strangers_do_not_fill_the_log(
+    peers: Any, recorder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "alpyne")
+    async with serving(peers, recorder) as server:
+        for _ in range(50):
+            await (await Stranger.knock(server, b"GET / HTTP/1.0\r\n")).heard()
+        await until(lambda: server.half_open == 0)
+    events = [record.message for record in caplog.records]
+    assert events.count("handshake_failed") == 20
+    assert events.count("more_strangers_failed") == 1
 
 
 # ---- the end of a server ----
