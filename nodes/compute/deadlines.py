@@ -11,6 +11,7 @@ from alpyne_proto.messages.compute import JobState
 
 RETENTION_STEP_S = 60.0  # results go in batches, at most this often
 ANNOUNCE_S = 0.05  # a state that lasts less is not announced; short jobs cost one event
+ANNOUNCE_STEP_S = 0.02  # announcements go in batches, at most this often
 VOID_MAX = 1024  # entries of jobs that have ended, before the heap is cleared of them
 
 
@@ -19,6 +20,7 @@ class Announcements:
     """Jobs that have come to a state from which they may go on at once."""
 
     _waiting: deque[tuple[float, Job]] = field(default_factory=deque)
+    _checked_s: float = float("-inf")
 
     def watch(self, job: Job, now: Now) -> None:
         """Note ``job``, which has just come to STARTING or RUNNING."""
@@ -26,10 +28,13 @@ class Announcements:
 
     def next_s(self) -> float | None:
         """Return the monotonic time of the next announcement; None for none."""
-        return self._waiting[0][0] if self._waiting else None
+        if not self._waiting:
+            return None
+        return max(self._waiting[0][0], self._checked_s + ANNOUNCE_STEP_S)
 
     def due(self, now: Now) -> list[Job]:
         """Return the jobs whose present state has lasted and is not announced yet."""
+        self._checked_s = now.monotonic_s
         due = []
         while self._waiting and self._waiting[0][0] <= now.monotonic_s:
             _, job = self._waiting.popleft()

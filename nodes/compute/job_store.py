@@ -6,7 +6,7 @@ disk, or an older allocation's) are deleted at the next start.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -95,11 +95,13 @@ class JobStore:
         await self._store.commit([*_deletions(stale), *orphans])
         return tuple(sorted(newest.values(), key=lambda job: job.number))
 
-    def write(self, effect: ev.Store, done: Callable[[BaseException | None], None]) -> None:
-        """Make the effect's writes durable, then call ``done`` on the loop."""
+    def write(
+        self, writes: Iterable[ev.Write], done: Callable[[BaseException | None], None]
+    ) -> None:
+        """Make ``writes`` durable, all or none, then call ``done`` on the loop."""
         statements: list[Statement | Rows] = []
-        for kind, writes in itertools.groupby(effect.writes, type):
-            statements += _TO_STATEMENTS[kind](list(writes))
+        for kind, alike in itertools.groupby(writes, type):
+            statements += _TO_STATEMENTS[kind](list(alike))
         self._store.write(statements, done)
 
     def payload(self, job: Job) -> bytes | None:

@@ -30,6 +30,7 @@ from alpyne_proto.messages.compute import (
 WAITING_MAX = 20_000  # jobs that wait to be told, beside those of the first replay
 WRITE_BYTES = 48 * 1024  # rows that are put together for one write
 LOAD_INTERVAL_S = 0.5  # between two load events: at most two per second
+TOGETHER_S = 0.002  # by which an event may be late so that others travel with it
 PUSH_URGENCY = 1
 
 
@@ -54,7 +55,8 @@ class Subscription:
         self._gap: tuple[int, int] | None = None
         self._load: LoadEvent | None = None
         self._loop = asyncio.get_running_loop()
-        self._flush_scheduled = False
+        self._flush_at_once = False
+        self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
 
     def replay(self, jobs: list[Job]) -> None:
@@ -65,8 +67,8 @@ class Subscription:
         self._most += len(self._waiting)
         self._schedule()
 
-    def tell(self, job: Job) -> None:
-        """Tell of the job's new state."""
+    def tell(self, job: Job, delay_s: float = 0.0) -> None:
+        """Tell of the job's new state, at the latest after ``delay_s``."""
         if not self._is_wanted(job):
             return
         waiting = self._waiting
@@ -76,7 +78,7 @@ class Subscription:
             _, dropped = waiting.popitem(last=False)
             first = self._gap[0] if self._gap else dropped.sequence
             self._gap = (first, dropped.sequence)
-        self._schedule()
+        self._schedule(delay_s)
 
     def tell_load(self, load: LoadEvent) -> None:
         """Tell of the node's load; an older one that still waits is forgotten."""
@@ -87,20 +89,32 @@ class Subscription:
         """Stop writing."""
         self._waiting.clear()
         self._wants_jobs = self.wants_load = False
+        if self._timer is not None:
+            self._timer.cancel()
         if self._writing is not None:
             self._writing.cancel()
 
     def _is_wanted(self, job: Job) -> bool:
         return self._wants_jobs and (not self._journal or job.spec.job_id.startswith(self._journal))
 
-    def _schedule(self) -> None:
-        if not self._flush_scheduled and self._writing is None:
-            self._flush_scheduled = True
+    def _schedule(self, delay_s: float = 0.0) -> None:
+        if self._writing is not None or self._flush_at_once:
+            return
+        if delay_s:
+            if self._timer is None:
+                self._timer = self._loop.call_later(delay_s, self._flush)
+        else:
+            self._flush_at_once = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Write what fits now; where it does not, a task waits for room."""
-        self._flush_scheduled = False
+        self._flush_at_once = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._writing is not None:
+            return
         with contextlib.suppress(AlpyneError):  # the stream has ended; its owner is told as well
             while rows := self._next_rows():
                 if not self.stream.try_write(rows):
@@ -191,11 +205,15 @@ class Pusher:
             self.load_changed()
 
     def publish(self, job: Job) -> None:
-        """Tell the job's account of its new state."""
+        """Tell the job's account of its new state.
+
+        While jobs wait, nobody waits for a single one of them: then results go out together.
+        """
         subscriptions = self._of_account.get(job.account)
         if subscriptions:
+            delay_s = TOGETHER_S if self._table.counts().queued else 0.0
             for subscription in subscriptions.values():
-                subscription.tell(job)
+                subscription.tell(job, delay_s)
 
     def load_changed(self) -> None:
         """Tell of the load soon, if it is another than the last one that was told."""

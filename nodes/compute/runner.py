@@ -29,6 +29,8 @@ from alpyne_proto.messages.compute import Cause, JobAnswer, JobState, SettleRow
 
 OUTPUT_MAX = 16 << 20  # bytes of stdout and stderr, where a job names no limit
 RESULT_MAX = 1 << 30  # bytes of a result, likewise
+ENDS_DELAY_S = 0.004  # for ends of jobs to share a commit
+TIMER_SLACK_S = 0.05  # by which something may be late because a timer is set already
 
 
 @dataclass(slots=True)
@@ -62,6 +64,8 @@ class JobRunner:
         self._requests: dict[int, Callable[..., None]] = {}
         self._next_request = 1
         self._timer: asyncio.TimerHandle | None = None
+        self._ends: list[ev.Store] = []  # wait to be written together
+        self._ends_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._perform: dict[type, Callable[[Any], None]] = {
             ev.Store: self._store,
@@ -92,27 +96,28 @@ class JobRunner:
         """Settle results; ``done`` is called once the marks are durable, or were refused."""
         self.handle(ev.JobsSettled(self._await(done), account, rows))
 
-    def handle(self, event: ev.Event) -> None:
-        """Bring ``event`` to the table and carry out what follows.
+    def handle(self, *events: ev.Event) -> None:
+        """Bring ``events`` to the table and carry out what follows.
 
         An event that comes while another one's effects are carried out waits for them.
         """
-        self._events.append(event)
+        self._events.extend(events)
         if self._handling:
             return
         self._handling = True
+        now = self._now()
         try:
             while self._events:
-                self._handle(self._events.popleft())
+                self._handle(self._events.popleft(), now)
         finally:
             self._handling = False
-        self._rearm()
+        self._rearm(now)
         if self._pusher.wants_load:
             self._pusher.load_changed()
 
-    def _handle(self, event: ev.Event) -> None:
+    def _handle(self, event: ev.Event, now: Now) -> None:
         try:
-            effects = self.table.handle(event, self._now())
+            effects = self.table.handle(event, now)
         except IllegalMove as error:  # a defect of this node; the other jobs go on
             self._log.error("illegal_move", error=error, on=type(event).__name__)
             return
@@ -133,8 +138,10 @@ class JobRunner:
 
     async def flushed(self) -> None:
         """Return once no result is on its way to the disk, and no answer to a peer."""
+        self._flush_ends()
         while self._tasks:
             await asyncio.wait(self._tasks)
+        self._flush_ends()
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` as a task that ``flushed`` waits for."""
@@ -233,6 +240,10 @@ class JobRunner:
         )
 
     def _store(self, effect: ev.Store) -> None:
+        if not (effect.writes and type(effect.writes[0]) is ev.JobFinished):
+            self._flush_ends()
+            self._write([effect])
+            return
         printed = [
             (write.number, write.attempt)
             for write in effect.writes
@@ -240,8 +251,20 @@ class JobRunner:
         ]
         if printed:
             self.in_background(self._store_behind_output(effect, printed))
-        else:
-            self._write(effect)
+            return
+        # Nobody waits for the end to be stored, for the result is on its way already: a little
+        # later it shares a commit with other ends, or with the next submission.
+        self._ends.append(effect)
+        if self._ends_timer is None:
+            self._ends_timer = self._loop.call_later(ENDS_DELAY_S, self._flush_ends)
+
+    def _flush_ends(self) -> None:
+        if self._ends_timer is not None:
+            self._ends_timer.cancel()
+            self._ends_timer = None
+        if self._ends:
+            ends, self._ends = self._ends, []
+            self._write(ends)
 
     async def _store_behind_output(self, effect: ev.Store, printed: list[tuple[int, int]]) -> None:
         """Flush output before the end of its job is stored: who sees the end sees all of it."""
@@ -250,19 +273,21 @@ class JobRunner:
                 await asyncio.to_thread(self._stores.outputs.flush, number, attempt)
             except OSError as error:  # the result is worth more than the output
                 self._log.error("output_not_flushed", error=error)
-        self._write(effect)
+        self._write([effect])
 
-    def _write(self, effect: ev.Store) -> None:
+    def _write(self, effects: list[ev.Store]) -> None:
+        """Write effects in one batch; where it is refused, each counts as refused."""
+
         def done(error: BaseException | None) -> None:
             if error is None:
                 self.store_error = ""
-                self.handle(ev.BatchStored(effect.batch))
+                self.handle(*[ev.BatchStored(effect.batch) for effect in effects])
             else:
                 self.store_error = str(error)
                 self._log.error("store_failed", error=error)
-                self.handle(ev.BatchFailed(effect.batch, str(error)))
+                self.handle(*[ev.BatchFailed(effect.batch, str(error)) for effect in effects])
 
-        self._stores.jobs.write(effect, done)
+        self._stores.jobs.write([write for effect in effects for write in effect.writes], done)
 
     def _publish(self, effect: ev.Publish) -> None:
         job = effect.job
@@ -294,17 +319,20 @@ class JobRunner:
     def _now(self) -> Now:
         return Now(self._loop.time(), time.time_ns() // 1_000_000)
 
-    def _rearm(self) -> None:
+    def _rearm(self, now: Now) -> None:
         """Have the table called when it next wants to be; an earlier call does no harm."""
-        due_s = self.table.next_due_s(self._now())
+        timer = self._timer
+        if timer is not None and timer.when() <= now.monotonic_s + TIMER_SLACK_S:
+            return
+        due_s = self.table.next_due_s(now)
         if due_s is None or self._closing:
             return
-        if self._timer is not None:
-            if self._timer.when() <= due_s:
+        if timer is not None:
+            if timer.when() <= due_s:
                 return
-            self._timer.cancel()
+            timer.cancel()
         # A timer much further away than this would overflow the clock of some event loops.
-        self._timer = self._loop.call_at(min(due_s, self._loop.time() + 86_400), self._on_timer)
+        self._timer = self._loop.call_at(min(due_s, now.monotonic_s + 86_400), self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -35,7 +35,7 @@ class Daemon:
         for effect in effects:
             if isinstance(effect, ev.Store):
                 done = asyncio.get_running_loop().create_future()
-                self.jobs.write(effect, done.set_result)
+                self.jobs.write(effect.writes, done.set_result)
                 assert await done is None
                 self.bench.stores.remove(effect)
                 followed += self.bench.handle(ev.BatchStored(effect.batch))
