@@ -81,7 +81,10 @@ def encode(message: Message) -> bytes:
         raise LocalProtocolError(str(error)) from None
     if spec.shape is not Shape.CONTROL and spec.shape is not Shape.STRUCT:
         plain = {0: spec.code, **plain}
-    meta: bytes = msgpack.packb(plain)
+    try:
+        meta: bytes = msgpack.packb(plain)
+    except UnicodeEncodeError:  # a file name, for instance, whose bytes are no UTF-8
+        raise LocalProtocolError(f"{spec.name}: a text in it cannot be written as UTF-8") from None
     if len(meta) > limits.META_MAX:
         raise LocalProtocolError(
             f"{spec.name}: {len(meta)} bytes of meta, at most {limits.META_MAX}; "

@@ -102,7 +102,7 @@ class Text:
         # len() of a str is a lower bound of its encoded length, so the cheap test comes first.
         if type(value) is not str or len(value) > self.most:
             refuse(where, f"text of at most {self.most} bytes", value)
-        if len(value) * 4 > self.most and len(value.encode()) > self.most:
+        if len(value) * 4 > self.most and len(value.encode(errors="surrogatepass")) > self.most:
             refuse(where, f"text of at most {self.most} bytes", value)
         return value
 

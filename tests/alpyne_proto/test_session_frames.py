@@ -89,7 +89,10 @@ VIOLATIONS: dict[str, tuple[Callable[[Make], list[bytes]], ErrorCode]] = {
     "a missing field": (lambda f: [f(F.PING, meta=b"\x80")], E.CODEC_ERROR),
     "a value out of bounds": (lambda f: [f(F.PING, meta=b"\x81\x02\xff")], E.CODEC_ERROR),
     "an unknown error code": (lambda f: [f(F.RESET, 1, meta=b"\x81\x02\xcc\xc8")], E.CODEC_ERROR),
-    "nested too deep": (lambda f: [f(F.PING, meta=b"\x81\x02" + b"\x91" * 9 + b"\xc0")], E.CODEC_ERROR),
+    "nested too deep": (
+        lambda f: [f(F.PING, meta=b"\x81\x02" + b"\x91" * 9 + b"\xc0")],
+        E.CODEC_ERROR,
+    ),
     "a message code that nobody knows": (
         lambda f: [f(F.REQUEST, 3, flags=END, meta=b"\x81\x00\xcd\x03\xe7")],
         E.CODEC_ERROR,
