@@ -17,8 +17,6 @@ MARK = "ALPYNE_JOB_MARK"  # in the environment of every process of a job
 BOOT = str(Path(_runtime).with_name("boot.py"))
 PACKAGES = ("alpyne_proto", "alpyne_grid", "msgpack", "cloudpickle")  # what the runtime needs
 
-REAP_TRIES, REAP_PAUSE_S = 100, 0.01  # a supervisor has sent its last word and exits
-
 # What a job sees of the daemon's environment. The rest may hold secrets, and settings that would
 # make results depend on who started the daemon.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
@@ -95,19 +93,11 @@ def launch(mark: str, scratch: Path, places: list[str]) -> Launched:
 
 
 def clear_away(launched: Launched, loop: asyncio.AbstractEventLoop) -> None:
-    """Remove the scratch folder of a worker whose tree has ended, and collect its supervisor."""
+    """Remove the scratch folder of a worker whose tree has ended."""
     try:
         launched.scratch.rmdir()
     except OSError:  # a job left files: as many as it liked
         loop.run_in_executor(None, partial(shutil.rmtree, launched.scratch, ignore_errors=True))
-    _collect(launched.process, loop, REAP_TRIES)
-
-
-def _collect(process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, tries: int) -> None:
-    if process.poll() is None:
-        if tries == 0:
-            process.kill()
-        loop.call_later(REAP_PAUSE_S, _collect, process, loop, tries - 1)
 
 
 def _descriptor(pipe: object) -> int:

@@ -126,10 +126,9 @@ class ProcessBackend:
     def run(self, task: Task, sink: TaskSink) -> None:
         """Give ``task`` to an idle worker of its account, or to one that is started for it."""
         account = task.execution.account
-        self._sampler.wake(limited=bool(task.memory_bytes))
         idle = next(self._of(account, WorkerState.IDLE), None)
         if idle is not None:
-            idle.run(task, sink)
+            self._give(idle, task, sink)
             return
         self._waiting[account].append((task, sink))
         if len(list(self._of(account, WorkerState.STARTING))) < len(self._waiting[account]):
@@ -155,7 +154,7 @@ class ProcessBackend:
         self._failed_starts = 0
         waiting = self._waiting[worker.account]
         if waiting:
-            worker.run(*waiting.popleft())
+            self._give(worker, *waiting.popleft())
         elif len(list(self._of(worker.account))) > self._warm.get(worker.account, 0):
             worker.end_when_idle_for(IDLE_MAX_S)
 
@@ -174,6 +173,10 @@ class ProcessBackend:
         if len(list(self._of(worker.account, WorkerState.STARTING))) < len(waiting):
             self._start_worker(worker.account)
         self._fill(worker.account)
+
+    def _give(self, worker: WorkerHandle, task: Task, sink: TaskSink) -> None:
+        worker.run(task, sink)
+        self._sampler.wake(limited=bool(task.memory_bytes))
 
     def _fill(self, account: bytes) -> None:
         """Start workers up to the number that is kept warm."""

@@ -2,13 +2,17 @@
 
     STARTING --ready--> IDLE --run--> RUNNING --ran--> IDLE        any --end--> ENDING --> GONE
 
-The daemon ends a worker by telling its supervisor. A supervisor that does not answer, or that was
-killed, is done without: what carries the worker's mark is ended from here, off the event loop.
+The daemon ends a worker by telling its supervisor. A supervisor that does not answer, or that a job
+killed, is done without: what carries the worker's mark, or was born in its session, is ended from
+here, off the event loop. Without namespaces (level 0) a job that kills its supervisor and goes on
+in a new session with another environment cannot be told from other programs of the same user.
 """
 
 import asyncio
 import os
 import select
+import signal
+import subprocess
 from enum import Enum
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -27,6 +31,7 @@ from alpyne_proto.messages.compute import Cause
 from alpyne_proto.messages.worker import EndWorker, JobRan, WorkerEnded, WorkerReady
 from alpyne_proto.registry import Message, Shape
 
+EXIT_PAUSE_S = 0.0005  # between looks whether a supervisor that said its last word has exited
 END_TIMEOUT_S = 4.0  # of a supervisor, whose own patience is 2 s
 START_TIMEOUT_S = 60.0  # a machine under load may need long to start an interpreter
 BOOT_TEXT_MAX = 4096  # bytes kept of what a worker says that fails to start
@@ -97,10 +102,12 @@ class WorkerHandle:
             self._written.register(descriptor, select.POLLIN)
         self._leftovers: tree.Leftovers | None = None
         self._boot_text = b""
+        self._never_ready = False
+        self._ended: WorkerEnded | None = None  # the supervisor's last word
         self._stream = -1
         self._cpu_ms = 0  # of the jobs that have ended
         self._take_over: asyncio.Task[None] | None = None
-        self._deadline = self._loop.call_later(START_TIMEOUT_S, self.end)
+        self._deadline = self._loop.call_later(START_TIMEOUT_S, self._start_took_too_long)
 
     # ---- what the pool asks ----
 
@@ -124,6 +131,7 @@ class WorkerHandle:
             self.current.verdict = verdict
         for piece in framed(FrameType.REQUEST, _CONTROL_STREAM, EndWorker()):
             self._control.send(piece)
+        self._launched.process.send_signal(signal.SIGCONT)  # a job may have stopped it
         self._deadline.cancel()
         self._deadline = self._loop.call_later(END_TIMEOUT_S, self._end_without_supervisor)
 
@@ -152,6 +160,10 @@ class WorkerHandle:
             self._on_ready(_message(frame, WorkerReady))
         elif self.state is not WorkerState.ENDING:
             raise FrameError(f"worker: frame {frame.type:#04x} from an idle worker")
+
+    def _start_took_too_long(self) -> None:
+        self._never_ready = True
+        self.end()
 
     def _on_ready(self, ready: WorkerReady) -> None:
         self._deadline.cancel()
@@ -188,14 +200,17 @@ class WorkerHandle:
             current.finished = True
             self.end(verdict)
         else:
-            self._finish(verdict)
+            # Idle before it reports: the next job, which may start in the report, is for this one.
             self._move(WorkerState.IDLE)
-            self._owner.worker_idle(self)
+            self._finish(verdict)
+            if self._is_idle():
+                self._owner.worker_idle(self)
 
     def _on_job_lost(self, why: str) -> None:
         """React to a worker that died, or that a job made send something else than frames."""
         if self.state is WorkerState.RUNNING and self.current is not None:
             self.current.lost_why = why
+        self._never_ready = self._never_ready or self.state is WorkerState.STARTING
         self.end()
 
     def _on_output(self, descriptor: int, data: bytes) -> None:
@@ -217,10 +232,14 @@ class WorkerHandle:
 
     def _on_control_lost(self, why: str) -> None:
         """React to a supervisor that is gone without a word: killed, or it never began."""
-        self._end_without_supervisor()
+        if self._ended is None:
+            self._end_without_supervisor()
 
     def _end_without_supervisor(self) -> None:
         self._deadline.cancel()
+        if self.state not in (WorkerState.ENDING, WorkerState.GONE):
+            self._never_ready = self.state is WorkerState.STARTING
+            self._move(WorkerState.ENDING)
         if self._take_over is None and self.state is not WorkerState.GONE:
             self._take_over = self._loop.create_task(self._end_by_mark())
 
@@ -228,22 +247,34 @@ class WorkerHandle:
         process = self._launched.process
 
         def find() -> list[int]:
-            roots = tree.marked(MARK, self._launched.mark)
-            if process.returncode is None and process.pid not in roots:
-                roots.append(process.pid)
+            roots = tree.marked(MARK, self._launched.mark) + tree.in_session(process.pid)
             return [pid for pid in tree.with_descendants(roots) if pid != os.getpid()]
 
-        receipt = await asyncio.to_thread(tree.end_all, find)
+        receipt = await asyncio.to_thread(tree.end_all, find, reap=lambda: _reap(process))
         if self.current is not None:
             self.current.lost_why = self.current.lost_why or "its supervisor was ended"
-        self._on_ended(WorkerEnded(receipt.ended, receipt.left))
+        self._on_gone(self._ended or WorkerEnded(receipt.ended, receipt.left))
 
     def _on_ended(self, ended: WorkerEnded) -> None:
+        """Take the supervisor's last word, and wait for it to exit as well."""
+        self._ended = ended
+        if self.state is not WorkerState.ENDING:
+            self._never_ready = self.state is WorkerState.STARTING
+            self._move(WorkerState.ENDING)
+            self._deadline.cancel()
+            self._deadline = self._loop.call_later(END_TIMEOUT_S, self._end_without_supervisor)
+        self._await_exit(ended)
+
+    def _await_exit(self, ended: WorkerEnded) -> None:
+        if self._launched.process.poll() is not None:
+            self._on_gone(ended)
+        elif self._take_over is None:
+            self._loop.call_later(EXIT_PAUSE_S, self._await_exit, ended)
+
+    def _on_gone(self, ended: WorkerEnded) -> None:
+        """Finish: nothing of the worker is left but what the receipt counts."""
         if self.state is WorkerState.GONE:
             return
-        never_ready = self.state is WorkerState.STARTING
-        if self.state is not WorkerState.ENDING:
-            self._move(WorkerState.ENDING)
         self._deadline.cancel()
         self._job.read_now()  # a result may have come just before
         self._read_output()
@@ -251,7 +282,7 @@ class WorkerHandle:
             self._finish(self.current.as_the_worker_ended(ended, self._cpu_ms))
         self._move(WorkerState.GONE)
         self._close()
-        self._owner.worker_gone(self, self._boot_failure(ended) if never_ready else "")
+        self._owner.worker_gone(self, self._boot_failure(ended) if self._never_ready else "")
 
     def _close(self) -> None:
         self._control.close()
@@ -270,7 +301,10 @@ class WorkerHandle:
 
     def _boot_failure(self, ended: WorkerEnded) -> str:
         lines = self._boot_text.decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else f"it ended with status {ended.exit_status}"
+        return lines[-1] if lines else f"it was not ready and ended with {ended.exit_status}"
+
+    def _is_idle(self) -> bool:
+        return self.state is WorkerState.IDLE
 
     def _tell_started(self, current: Assignment) -> None:
         current.sink.started(current.task.execution)
@@ -279,6 +313,10 @@ class WorkerHandle:
         if to not in _MOVES[self.state]:
             raise AssertionError(f"worker {self.supervisor}: {self.state.name} to {to.name}")
         self.state = to
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    process.poll()
 
 
 def _message(frame: Frame, kind: type[_M]) -> _M:

@@ -2,10 +2,12 @@
 
 import _thread
 import contextlib
+import gc
 import io
 import os
 import signal
 import sys
+from types import ModuleType
 
 _MAY_CHANGE = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, signal.SIGPIPE,
@@ -32,6 +34,8 @@ class CleanState:
         self._handlers = {number: signal.getsignal(number) for number in _MAY_CHANGE}
         self._kept_output = (_keep(1), _keep(2))
         self._inodes = (_inode(1), _inode(2))
+        self._main = sys.modules["__main__"]
+        self._main_size = len(vars(self._main))
         self._bundle = ""
         os.umask(0o077)
         os.chdir(scratch)
@@ -61,6 +65,9 @@ class CleanState:
         """Undo what a job changed in this process."""
         sys.settrace(None)
         sys.setprofile(None)
+        gc.enable()
+        if sys.modules.get("__main__") is not self._main or len(vars(self._main)) > self._main_size:
+            self._main = sys.modules["__main__"] = ModuleType("__main__")
         if dict(os.environ) != self._environment:
             os.environ.clear()
             os.environ.update(self._environment)
@@ -86,6 +93,7 @@ class CleanState:
             _reopened(2) if error.closed else error,
         )
         sys.stdout, sys.stderr = self._streams
+        vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
 
     def _empty_scratch(self) -> None:
         try:

@@ -20,6 +20,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from alpyne_proto import codec, frame
 from alpyne_proto.messages.worker import WorkerEnded
@@ -46,11 +47,8 @@ class Supervisor:
         self._cpu_s = 0.0
         self._peak_bytes = 0
 
-    def run(self, interpreter: Callable[[int], None]) -> None:
-        """Fork ``interpreter(job)`` and stay until its tree has ended; never returns in the child.
-
-        The caller exits afterwards.
-        """
+    def run(self, interpreter: Callable[[int], None]) -> NoReturn:
+        """Fork ``interpreter(job)``, stay until its tree has ended, and exit; never returns."""
         prctl.become_subreaper()
         prctl.set_name("alpyne-super")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -70,6 +68,7 @@ class Supervisor:
         os.close(self._job)
         _let_go_of_output()
         self._wait(woken)
+        os._exit(0)  # nothing is left to be tidied up, and the daemon waits for it
 
     def _wait(self, woken: int) -> None:
         poll = select.poll()
@@ -126,7 +125,7 @@ class Supervisor:
 
 def _become_interpreter(
     interpreter: Callable[[int], None], job: int, parent: int, wake: int
-) -> None:
+) -> NoReturn:
     """Turn the forked child into an ordinary process and run jobs in it; never returns."""
     status = 1
     try:
@@ -134,7 +133,7 @@ def _become_interpreter(
         os.close(wake)
         prctl.die_with_parent()
         if os.getppid() != parent:
-            return  # it died before the kernel knew that we follow it
+            os._exit(status)  # it died before the kernel knew that we follow it
         prctl.set_name("alpyne-worker")
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)

@@ -15,7 +15,9 @@ SCAN_PAUSE_S = 0.001  # between scans; a stopped process needs one scheduler tic
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _ONE_THREAD = 3  # links of a task folder: ., .. and the thread
 _SOME = 4096  # bytes, of a list of which only the first two matter
-_QUIET = "TtZXx"  # stopped, traced, zombie, dead: cannot fork
+# Stopped, traced, zombie, dead; or deep in the kernel, for instance in vfork(2) until its stopped
+# child goes on: the signal is taken before anything else can be done.
+_QUIET = "TtZXxD"
 
 
 class Receipt(NamedTuple):
@@ -77,6 +79,11 @@ def parent(pid: int) -> int:
     """Return the parent's id; 0 where ``pid`` is gone."""
     fields = _stat(pid)
     return int(fields[1]) if fields else 0
+
+
+def in_session(session: int) -> list[int]:
+    """Return all processes of a session, which setsid(2) began and all its children are born in."""
+    return [pid for pid in pids() if _stat(pid)[3:4] == [str(session)]]
 
 
 def state(pid: int) -> str:
@@ -151,10 +158,11 @@ def end_all(
     killed; ``reap`` collects the caller's own dead children. Killing one by one without stopping
     first would race with a process that forks faster than it is found.
     """
-    deadline = time.monotonic() + patience_s
+    begun = time.monotonic()
+    deadline = begun + patience_s
     ended: set[int] = set()
     while True:
-        stopped = _stop_all(find, deadline)
+        stopped = _stop_all(find, begun + patience_s / 4)
         for pid in stopped:
             _send(pid, signal.SIGKILL)
         ended |= stopped
@@ -166,6 +174,7 @@ def end_all(
 
 
 def _stop_all(find: Callable[[], list[int]], deadline: float) -> set[int]:
+    """Stop all that is found, until nothing new is or the deadline comes; return who was found."""
     stopped: set[int] = set()
     before: set[int] | None = None
     while True:
