@@ -2,3 +2,98 @@
 
 if __name__ != "alpyne_grid.manager":
     raise ImportError("this folder is the package alpyne_grid.manager: import it by that name")
+
+from alpyne_grid.manager.aio import AsyncManager
+from alpyne_grid.manager.errors import (
+    BadArguments,
+    BadProgram,
+    CommandFailed,
+    ContainerError,
+    JobCancelled,
+    JobCrashed,
+    JobFailed,
+    JobLost,
+    JobRaised,
+    JobRefused,
+    JobTimeout,
+    JournalError,
+    LimitExceeded,
+    ManagerClosed,
+    MaybeStale,
+    MissingFile,
+    NodeUnreachable,
+    NoNodeFits,
+    NotEnoughCopies,
+    NotRegistered,
+    ObjectError,
+    ObjectNotFound,
+    ObjectUnavailable,
+    PoolError,
+    ProgramError,
+    Receipt,
+    ResultTimeout,
+    UnknownJob,
+    UnpicklableResult,
+    UnsafePath,
+    UnsafeResult,
+    VersionConflict,
+    WrongPython,
+)
+from alpyne_grid.manager.jobs import AsyncJob
+from alpyne_grid.manager.objects import AsyncContainer
+from alpyne_grid.manager.options import JobOptions
+from alpyne_grid.manager.results import CommandResult
+from alpyne_grid.manager.statistics import NodeStatistics, Statistics
+from alpyne_grid.manager.sync import Container, Job, Manager, Results
+
+from alpyne_proto.jobobject import JobObject
+from alpyne_proto.messages.compute import JobState
+
+__all__ = [
+    "AsyncContainer",
+    "AsyncJob",
+    "AsyncManager",
+    "BadArguments",
+    "BadProgram",
+    "CommandFailed",
+    "CommandResult",
+    "Container",
+    "ContainerError",
+    "Job",
+    "JobCancelled",
+    "JobCrashed",
+    "JobFailed",
+    "JobLost",
+    "JobObject",
+    "JobOptions",
+    "JobRaised",
+    "JobRefused",
+    "JobState",
+    "JobTimeout",
+    "JournalError",
+    "LimitExceeded",
+    "Manager",
+    "ManagerClosed",
+    "MaybeStale",
+    "MissingFile",
+    "NoNodeFits",
+    "NodeStatistics",
+    "NodeUnreachable",
+    "NotEnoughCopies",
+    "NotRegistered",
+    "ObjectError",
+    "ObjectNotFound",
+    "ObjectUnavailable",
+    "PoolError",
+    "ProgramError",
+    "Receipt",
+    "ResultTimeout",
+    "Results",
+    "Statistics",
+    "UnknownJob",
+    "UnpicklableResult",
+    "UnsafePath",
+    "UnsafeResult",
+    "VersionConflict",
+    "WrongPython",
+]

@@ -4,12 +4,13 @@
         async for count in grid.map(count_words, grid.container("corpus").glob("*.txt")):
             ...
 
-It is a thin front: programs are made here, jobs are run by GridCore, maps by MapRun.
+A thin front: programs are made here, jobs are run by GridCore, maps by MapRun.
 """
 
 import asyncio
 import secrets
 from collections.abc import (
+    AsyncIterator,
     Callable,
     Collection,
     Generator,
@@ -17,33 +18,42 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from alpyne_grid.manager import journal as journals
 from alpyne_grid.manager import options as opt
-from alpyne_grid.manager import pool as pools
 from alpyne_grid.manager import program as programs
-from alpyne_grid.manager import sources
+from alpyne_grid.manager import reduce as reduction
+from alpyne_grid.manager import results, sources
 from alpyne_grid.manager.admin import parse_invitation
+from alpyne_grid.manager.attach import AttachedJob, Finder, chunks_done
 from alpyne_grid.manager.bundle import Bundler
 from alpyne_grid.manager.chunks import ChunkSizes
+from alpyne_grid.manager.connecting import JOURNALS, ConnectOptions, connect_core
+from alpyne_grid.manager.containers import Containers
 from alpyne_grid.manager.core import GridCore
-from alpyne_grid.manager.errors import NodeUnreachable, PoolError, ProgramError
-from alpyne_grid.manager.grid_table import LOST_AFTER_S, GridTable
-from alpyne_grid.manager.identity import Passphrase, home_folder, load_identity
+from alpyne_grid.manager.errors import ProgramError
+from alpyne_grid.manager.grid_table import LOST_AFTER_S
+from alpyne_grid.manager.identity import Passphrase, home_folder
 from alpyne_grid.manager.jobs import AsyncJob
-from alpyne_grid.manager.links import LinkSettings
-from alpyne_grid.manager.maps import MapRun, MapWork
-from alpyne_grid.manager.options import CheckedOptions, JobOptions
+from alpyne_grid.manager.maps import Earlier, MapRun, MapWork
+from alpyne_grid.manager.objects import AsyncContainer, Store
+from alpyne_grid.manager.options import CheckedOptions, more_options, split_options
+from alpyne_grid.manager.reads import Reads
 from alpyne_grid.manager.specs import Target, Work, needs_bundle
-from alpyne_grid.manager.streams import ResultStream, values_of
+from alpyne_grid.manager.statistics import Statistics, statistics
+from alpyne_grid.manager.streams import Picks, ResultStream, StreamOptions
+from alpyne_grid.manager.writes import Writes
 
 from alpyne_proto.address import Address
 from alpyne_proto.compression import Compression
-from alpyne_proto.jobobject import JobObject
+from alpyne_proto.jobobject import TO_THE_END, JobObject, fold
+from alpyne_proto.messages.compute import ListJobs
+from alpyne_proto.messages.data import ContainerRow
 
 CONNECT_S = 10.0
+DELETES_AT_ONCE = 16
 
 
 class AsyncManager:
@@ -52,9 +62,12 @@ class AsyncManager:
     All methods belong to the event loop that it was connected on.
     """
 
-    def __init__(self, core: GridCore, bundler: Bundler) -> None:
+    def __init__(self, core: GridCore, bundler: Bundler, home: Path) -> None:
         self.core = core
         self._bundler = bundler
+        self._finder = Finder(core, home / JOURNALS)
+        containers = Containers(core, core.settings.identity.account)
+        self._store = Store(core, containers, Reads(core), Writes(core), lambda: core.reader)
         self._runs: set[MapRun] = set()
         self._closed = False
 
@@ -79,27 +92,27 @@ class AsyncManager:
 
         ``addresses``: nodes; None for those of the pool file. ``home``: folder of keys, pool and
         journals (default: ALPYNE_HOME, else ~/.config/alpyne). ``account``: an Ed25519 key file to
-        act as, such as ~/.ssh/id_ed25519. ``invitation``: code for nodes that do not know the
-        account yet. ``untrusted``: addresses or names of nodes whose results must not be unpickled.
-        ``modules``: files and packages to send with jobs, beside those that are found.
-        ``lost_after``: how long a node may be gone before its jobs move. ``timeout``: for the first
-        connections. Raises PoolError, KeyFileError, NotRegistered, NodeUnreachable, JournalError.
+        act as, such as ~/.ssh/id_ed25519; ``passphrase``: asked where it is protected.
+        ``invitation``: code for nodes that do not know the account yet. ``untrusted``: addresses or
+        names of nodes whose results must not be unpickled. ``modules``: files and packages to send
+        with jobs, beside those that are found. ``lost_after``: how long a node may be gone before
+        its jobs move. ``timeout``: for the first connections. ``host_label``: this machine's.
+        Raises PoolError, KeyFileError, NotRegistered, NodeUnreachable, JournalError.
         """
-        return Connecting(
-            _connect(
-                addresses,
-                Path(home).expanduser() if home is not None else home_folder(),
-                Path(account) if account is not None else None,
-                passphrase,
-                parse_invitation(invitation) if invitation else b"",
-                untrusted,
-                modules,
-                opt.parse_duration(lost_after),
-                opt.parse_duration(timeout),
-                host_label,
-                compression,
-            )
+        folder = Path(home).expanduser() if home is not None else home_folder()
+        options = ConnectOptions(
+            home=folder,
+            addresses=tuple(addresses) if addresses is not None else None,
+            account=Path(account) if account is not None else None,
+            passphrase=passphrase,
+            invitation=parse_invitation(invitation) if invitation else b"",
+            untrusted=untrusted,
+            lost_after_s=opt.parse_duration(lost_after),
+            timeout_s=opt.parse_duration(timeout),
+            host_label=host_label,
+            compression=compression,
         )
+        return Connecting(options, Bundler(modules))
 
     async def close(self) -> None:
         """Close all connections. Jobs that a node has accepted go on; maps are cancelled."""
@@ -109,6 +122,7 @@ class AsyncManager:
                 run.close()
             await asyncio.sleep(0)  # their cancels leave before the connections close
             await self.core.close()
+            self._finder.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,51 +130,44 @@ class AsyncManager:
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
+    def statistics(self) -> Statistics:
+        """Return what was done so far: jobs, moves, failed-over reads and bytes, by node."""
+        return statistics(self.core)
+
     # --- single jobs ------------------------------------------------------------------------
 
-    def submit(
-        self,
-        function: Callable[..., Any],
-        /,
-        *args: Any,
-        options: JobOptions | None = None,
-        **kwargs: Any,
-    ) -> AsyncJob:
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncJob:
         """Run ``function(*args, **kwargs)`` on a node; returns at once.
 
-        Keyword arguments that are fields of JobOptions (memory, timeout, retries, cpus ...) are
-        the job's options; all others go to the function. Raises ProgramError for what cannot be
-        sent.
+        Keywords that the function does not take itself and that are fields of JobOptions (memory,
+        timeout, retries, cpus ...) are the job's options; ``options=JobOptions(...)`` gives them
+        where names would clash. Raises ProgramError for what cannot be sent.
         """
-        chosen, rest = split_options(options, kwargs)
-        return self.submit_program(programs.call(function, args, rest), chosen.checked())
+        options, rest = split_options(kwargs, function)
+        return self.submit_program(programs.call(function, args, rest), options.checked())
 
-    def run_source(
-        self, file: str | Path, *args: Any, options: JobOptions | None = None, **kwargs: Any
-    ) -> AsyncJob:
-        """Run ``main(*args, **kwargs)`` of a .py file on a node."""
-        chosen, rest = split_options(options, kwargs)
-        return self.submit_program(programs.source(file, args, rest), chosen.checked())
+    def run_source(self, file: str | Path, /, *args: Any, **kwargs: Any) -> AsyncJob:
+        """Run ``main(*args, **kwargs)`` of a .py file on a node; keywords as in ``submit``."""
+        options, rest = split_options(kwargs)
+        return self.submit_program(programs.source(file, args, rest), options.checked())
 
     def run_command(
         self,
         argv: Sequence[str],
+        /,
         *,
         inputs: Mapping[str, str | Path | bytes] | Iterable[str | Path] = (),
         outputs: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
-        options: JobOptions | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> AsyncJob:
-        """Run a command on a node, in an empty folder with ``inputs``; its result is CommandResult.
+        """Run a command on a node, in an empty folder with ``inputs``; its result: CommandResult.
 
-        ``outputs``: patterns of the files to bring back.
+        ``inputs``: files, which keep their names, or name -> file or content. ``outputs``: patterns
+        of the files to bring back. Further keywords are JobOptions.
         """
-        chosen, rest = split_options(options, kwargs)
-        if rest:
-            raise ProgramError(f"run_command: unknown options {', '.join(rest)}")
         made = programs.command(argv, inputs=inputs, outputs=outputs, environment=environment)
-        return self.submit_program(made, chosen.checked())
+        return self.submit_program(made, more_options(options))
 
     def submit_program(
         self,
@@ -175,80 +182,166 @@ class AsyncManager:
         work = Work(self.core.new_job_id(), program, options, bundle, group, target)
         return self.core.submit(work, options.name or program.kind)
 
+    # --- jobs found again -------------------------------------------------------------------
+
+    async def job(self, job_id: str | bytes) -> AsyncJob:
+        """Return a job of this account by its id, whoever submitted it; UnknownJob for none."""
+        return await self._finder.job(job_id)
+
+    async def jobs(self, *, tag: str = "", group: bytes = b"", limit: int = 0) -> list[AttachedJob]:
+        """Return this account's jobs on all nodes, the chunks of a map in order.
+
+        ``tag``: only those with it. ``limit``: only so many of each node, the newest.
+        """
+        return await self._finder.jobs(ListJobs(tag=tag, group=group, limit=limit))
+
+    # --- objects ----------------------------------------------------------------------------
+
+    def container(
+        self, name: str, copies: int | None = None, members: Collection[str | bytes] = ()
+    ) -> AsyncContainer:
+        """Return the container ``name`` of this account; it is made on first use.
+
+        ``copies``: how many data nodes keep each object (default 2, or as it is). ``members``: its
+        data nodes, by address, name or key (default: all of the pool).
+        """
+        keys = [self.core.node_key(member) for member in members]
+        return AsyncContainer(self._store, name, copies, keys)
+
+    async def containers(self) -> list[ContainerRow]:
+        """Return the account's containers."""
+        return await self._store.containers.names()
+
+    async def read(self, item: JobObject, offset: int = 0, length: int = TO_THE_END) -> bytes:
+        """Return bytes of an object, as a result refers to it."""
+        return await self._store.reads.read(item, offset, length)
+
+    async def value(self, item: JobObject) -> Any:
+        """Return the value of a value object, as a map or reduce ``into`` leaves it."""
+        return results.decode_value(await self.read(item), item.codec)
+
+    def stream(self, item: JobObject) -> AsyncIterator[bytes]:
+        """Yield an object's bytes as they come."""
+        return self._store.reads.stream(item)
+
     # --- maps -------------------------------------------------------------------------------
 
-    def map(
-        self,
-        function: Callable[..., Any],
-        /,
-        *iterables: Any,
-        chunk: int = 0,
-        as_completed: bool = False,
-        return_exceptions: bool = False,
-        on_finish: Callable[[int, Any], None] | None = None,
-        on_failure: Callable[[int, Any], None] | None = None,
-        options: JobOptions | None = None,
-        **more: Any,
-    ) -> ResultStream[Any]:
+    def map(self, function: Callable[..., Any], /, *iterables: Any, **how: Any) -> ResultStream:
         """Call ``function`` on the items of the iterables side by side, as ``map`` does.
 
         Returns an asynchronous iterator over the values, in order. Items are taken as there is
         room, and results are kept for a bounded window only. An item that raises raises when its
-        turn comes; the others go on. ``chunk``: items per job, 0 to adapt. ``as_completed``: values
-        in the order in which they come. Further keywords are JobOptions.
-        """
-        items: Any = sources.as_tuples(iterables)
-        chosen = more_options(options, more)
-        run = self.map_run(
-            function,
-            items,
-            sources.length_of(iterables),
-            chosen,
-            chunk=chunk,
-            ordered=not as_completed,
-        )
-        return self._stream(
-            run,
-            return_exceptions=return_exceptions,
-            on_finish=on_finish,
-            on_failure=on_failure,
-        )
+        turn comes; the others go on. Keywords:
 
-    def map_run(
+        ``chunk``: items per job, 0 to adapt. ``as_completed``: values in the order in which they
+        come. ``return_exceptions``: errors like values. ``on_finish(index, value)``,
+        ``on_failure(index, error)``: called once per item, as it is handed out. ``into``: a
+        container for the values; the results are then JobObjects. ``resume``: a tag; chunks that an
+        earlier run with it has done, or has under way, are not done again. All others are fields of
+        JobOptions.
+        """
+        length = sources.length_of(iterables)
+        return self._map(function, sources.as_tuples(iterables), length, Picks.VALUES, how)
+
+    def starmap(self, function: Callable[..., Any], items: Any, /, **how: Any) -> ResultStream:
+        """Call ``function(*item)`` for each item; else as ``map``."""
+        return self._map(function, items, sources.length_of((items,)), Picks.VALUES, how)
+
+    def filter(self, predicate: Callable[[Any], Any], items: Any, /, **how: Any) -> ResultStream:
+        """Iterate over the items for which ``predicate(item)`` is true; else as ``map``."""
+        length = sources.length_of((items,))
+        return self._map(predicate, sources.as_tuples((items,)), length, Picks.ITEMS, how)
+
+    async def reduce(
+        self,
+        function: Callable[[Any, Any], Any],
+        parts: Any,
+        /,
+        initial: Any = reduction.NOTHING,
+        *,
+        into: AsyncContainer | None = None,
+        fan_in: int = reduction.FAN_IN,
+        **options: Any,
+    ) -> Any:
+        """Combine ``parts`` by ``function(left, right)`` in a tree on the nodes.
+
+        ``function`` is associative; it need not be commutative, the order is kept. Parts that are
+        value objects are loaded on the nodes. ``into``: a container for partial results, for those
+        over about a MiB; the result is then a JobObject of the last one. ``fan_in``: neighbours
+        that one step combines. Further keywords are JobOptions. Raises TypeError for no parts
+        without ``initial``.
+        """
+        if fan_in < 2:
+            raise ProgramError(f"reduce: fan_in: expected 2 or more, got {fan_in}")
+        folding = _Folding(function)
+        name = f"reduce {programs.name_of(function)}"
+        scratch: list[JobObject] = []
+        streams: list[ResultStream] = []
+
+        def level(values: Any, first: Any) -> AsyncIterator[Any]:
+            items, length = reduction.groups(values, fan_in, first)
+            how = {**options, "into": into, "title": name}
+            stream = self._map(folding, items, length, Picks.VALUES, how)
+            streams.append(stream)
+            return _noting(stream, scratch) if into is not None else stream
+
+        try:
+            result, _ = await reduction.tree(level, parts, initial)
+        finally:
+            for stream in streams:
+                await stream.close()
+        if into is not None:
+            await _delete_all(into, [item for item in scratch if item.path != result.path])
+        return result
+
+    def _map(
         self,
         function: Callable[..., Any],
-        items: sources.Items,
+        items: Any,
         length: int | None,
-        options: CheckedOptions,
-        *,
-        chunk: int = 0,
-        ordered: bool = True,
-        name: str = "",
-        load: bool = False,
-    ) -> MapRun:
-        """Return a map that has not begun, for iterators of other kinds."""
+        picks: Picks,
+        how: dict[str, Any],
+    ) -> ResultStream:
+        given = StreamOptions.taken_from(how)
+        options = more_options(how)
         found: list[JobObject] = []
-        row = programs.function_row(function, found)
         work = MapWork(
-            function=row,
+            function=programs.function_row(function, found),
             objects=tuple(found),
-            name=name or programs.name_of(function),
+            name=given.title or programs.name_of(function),
             options=options,
             group=secrets.token_bytes(16),
-            load=load,
         )
         run = MapRun(
             self,
-            work,
+            lambda: self._prepare(work, given.into, given.resume),
             sources.source_of(items, length),
-            sizes=ChunkSizes(chunk),
-            ordered=ordered,
+            sizes=ChunkSizes(given.chunk),
+            ordered=not given.as_completed,
+            on_progress=given.on_progress,
         )
         self._runs.add(run)
-        return run
+        if given.into is not None:
+            picks = Picks.OBJECTS
+        return ResultStream(
+            run, picks, given, lambda: self._runs.discard(run), reader=self.core.reader
+        )
 
-    def _stream(self, run: MapRun, pick: Any = values_of, **how: Any) -> ResultStream[Any]:
-        return ResultStream(run, pick, on_close=lambda: self._runs.discard(run), **how)
+    async def _prepare(
+        self, work: MapWork, into: AsyncContainer | None, resume: str
+    ) -> tuple[MapWork, Earlier]:
+        """Return what a map runs, and what an earlier run of it has."""
+        earlier: Earlier = {}
+        if resume:
+            earlier = chunks_done(await self.jobs(tag=resume))
+            tags = dict.fromkeys((*work.options.tags, resume))
+            work = replace(work, options=replace(work.options, tags=tuple(tags)))
+        if into is not None:
+            where = await into.describe()
+            prefix = f"{work.name.split()[0].strip('<>')}-{work.group[:6].hex()}"
+            target = Target(where.container_id, where.members, prefix)
+            work = replace(work, target=target, copies=where.copies)
+        return work, earlier
 
     # --- for maps ---------------------------------------------------------------------------
 
@@ -264,16 +357,20 @@ class AsyncManager:
 class Connecting:
     """A manager that is being connected: ``await`` it, or enter it by ``async with``."""
 
-    def __init__(self, connecting: Any) -> None:
-        self._connecting = connecting
+    def __init__(self, options: ConnectOptions, bundler: Bundler) -> None:
+        self._options = options
+        self._bundler = bundler
         self._manager: AsyncManager | None = None
 
+    async def _connect(self) -> AsyncManager:
+        core = await connect_core(self._options)
+        return AsyncManager(core, self._bundler, self._options.home)
+
     def __await__(self) -> Generator[Any, None, AsyncManager]:
-        made: Generator[Any, None, AsyncManager] = self._connecting.__await__()
-        return made
+        return self._connect().__await__()
 
     async def __aenter__(self) -> AsyncManager:
-        self._manager = await self
+        self._manager = await self._connect()
         return self._manager
 
     async def __aexit__(self, *error: object) -> None:
@@ -281,72 +378,35 @@ class Connecting:
             await self._manager.close()
 
 
-def split_options(
-    options: JobOptions | None, given: Mapping[str, Any]
-) -> tuple[JobOptions, dict[str, Any]]:
-    """Divide keyword arguments into those of JobOptions and the function's own."""
-    fields = JobOptions.__slots__
-    own = {name: value for name, value in given.items() if name in fields}
-    rest = {name: value for name, value in given.items() if name not in fields}
-    if not own:
-        return options or JobOptions(), rest
-    base = {name: getattr(options, name) for name in fields} if options is not None else {}
-    return JobOptions(**{**base, **own}), rest
+class _Folding:
+    """What a reduce sends: ``function`` folded over a group of neighbours."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.__name__ = self.__qualname__ = programs.name_of(function)
+        self.__module__ = getattr(function, "__module__", "")
+        self._function = function
+
+    def __call__(self, group: Sequence[Any]) -> Any:
+        return fold(self._function, group)
+
+    def __reduce__(self) -> Any:
+        # A worker lacks this class: what it needs of it is functools and alpyne_proto.
+        from functools import partial
+
+        return partial, (fold, self._function)
 
 
-def more_options(options: JobOptions | None, given: Mapping[str, Any]) -> CheckedOptions:
-    """Return options where nothing else may be given; ProgramError names what is unknown."""
-    chosen, rest = split_options(options, given)
-    if rest:
-        raise ProgramError(
-            f"unknown option {', '.join(sorted(rest))}; known are {', '.join(JobOptions.__slots__)}"
-        )
-    return chosen.checked()
+async def _noting(stream: ResultStream, scratch: list[JobObject]) -> AsyncIterator[Any]:
+    async for item in stream:
+        scratch.append(item)
+        yield item
 
 
-async def _connect(
-    addresses: Iterable[str | Address] | None,
-    home: Path,
-    account: Path | None,
-    passphrase: Passphrase | None,
-    invitation: bytes,
-    untrusted: Collection[str],
-    modules: Sequence[str | Path],
-    lost_after_s: float,
-    timeout_s: float,
-    host_label: str,
-    compression: Compression,
-) -> AsyncManager:
-    identity = load_identity(home, account, passphrase)
-    known = pools.load(home)
-    nodes = list(known.nodes.values())
-    if addresses is not None:
-        nodes = pools.from_addresses(addresses, known)
-    if not nodes:
-        raise PoolError(
-            f"{home / pools.FILE}: no nodes; pair with some (`alpyne pair ADDRESS`) or give "
-            "addresses"
-        )
-    nodes = pools.distrust(nodes, untrusted)
-    bundler = Bundler(modules)
-    settings = LinkSettings(
-        identity,
-        secrets.token_bytes(16),
-        invitation=invitation,
-        host_label=host_label,
-        compression=compression,
-        home=home,
-    )
-    journals.remove_old(home / "journals")
-    journal = journals.Journal.create(home / "journals", identity.account, secrets.token_bytes)
-    table = GridTable(lost_after_s=lost_after_s)
-    core = GridCore(settings=settings, journal=journal, nodes=nodes, table=table)
-    core.start()
-    await core.heard(timeout_s)
-    if not any(link.is_up for link in core.links.values()):
-        errors = [link.error for link in core.links.values() if link.error is not None]
-        why = "; ".join(dict.fromkeys(map(str, errors)))
-        await core.close()
-        kind = type(errors[0]) if len({type(error) for error in errors}) == 1 else NodeUnreachable
-        raise kind(f"no node can be reached: {why or 'no answer in time'}")
-    return AsyncManager(core, bundler)
+async def _delete_all(container: AsyncContainer, items: Sequence[JobObject]) -> None:
+    waiting = iter(items)
+
+    async def lane() -> None:
+        for item in waiting:
+            await container.delete(item.path, missing_ok=True)
+
+    await asyncio.gather(*(lane() for _ in range(min(DELETES_AT_ONCE, len(items)))))

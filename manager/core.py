@@ -5,6 +5,7 @@ from any thread.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,7 @@ from alpyne_grid.manager.journal import Journal, Record
 from alpyne_grid.manager.links import Link, LinkSettings
 from alpyne_grid.manager.output import OutputReader
 from alpyne_grid.manager.placement import NodeFacts
-from alpyne_grid.manager.pool import PoolNode
+from alpyne_grid.manager.pool import Pool, PoolNode
 from alpyne_grid.manager.results import Place
 from alpyne_grid.manager.specs import Work, check_tickets, plan_of, row_for
 from alpyne_grid.wire import Answer, Connection, Request, Service
@@ -28,6 +29,7 @@ from alpyne_grid.wire.log import Log
 
 from alpyne_proto.address import key_to_text
 from alpyne_proto.errors import AlpyneError, ConnectionLost
+from alpyne_proto.jobobject import JobObject, ObjectReader
 from alpyne_proto.messages import compute as messages
 from alpyne_proto.messages.access import NodeStatus
 from alpyne_proto.messages.hello import NodeKind
@@ -54,8 +56,8 @@ class GridCore:
         self.compute: dict[bytes, ComputeLink] = {}
         self.jobs: dict[bytes, AsyncJob] = {}  # submitted here, not yet delivered
         self.watchers: dict[bytes, Watcher] = {}  # by journal: who else wants events
+        self.reader: ObjectReader | None = None  # what reads objects in this program's threads
         self.failovers = 0  # reads by the manager that went on at another node
-        self.remote_failovers = 0  # the same, by jobs
         self._log = Log("manager")
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -189,10 +191,26 @@ class GridCore:
         link = self.links.get(key)
         return link.name if link is not None else key_to_text(key)[:8]
 
+    def node_key(self, node: str | bytes) -> bytes:
+        """Return the key of the node that ``node`` names; PoolError for none of this pool."""
+        if isinstance(node, bytes):
+            return node
+        return Pool({link.key: link.node for link in self.links.values()}).find(node).key
+
     def label_of(self, key: bytes) -> str:
         """Return the host label of the node with this key, or ""."""
         link = self.links.get(key)
         return link.label if link is not None else ""
+
+    @property
+    def own_label(self) -> str:
+        """This machine's host label."""
+        return self.settings.host_label
+
+    def read_failed_over(self, item: JobObject, node: bytes) -> None:
+        """Count that a read went on at another node than ``node``."""
+        self.failovers += 1
+        self._log.info("read_failed_over", path=item.path, node=self.node_name(node))
 
     def data_links(self) -> list[Link]:
         """Return the links to data nodes, and to nodes of a kind that is not known yet."""
@@ -261,7 +279,6 @@ class GridCore:
         if job is None:
             return
         outcome = effect.outcome
-        self.remote_failovers += outcome.usage.failovers
         if outcome.misfits:
             silent = [
                 f"{link.name}: not reached yet"
@@ -274,7 +291,9 @@ class GridCore:
     def place(self, job_id: bytes, node: bytes | None) -> Place:
         """Return where a result comes from, for decoding it and for its errors."""
         link = self.links.get(node) if node is not None else None
-        return Place(job_id, self.node_name(node), link is not None and link.trusted)
+        is_trusted = link is not None and link.trusted
+        codec = messages.ResultCodec.PICKLE if is_trusted else messages.ResultCodec.PLAIN
+        return Place(job_id, self.node_name(node), codec)
 
     def _abandon(self, effect: g.Abandon) -> None:
         job = self.jobs.pop(effect.job_id, None)
@@ -318,6 +337,14 @@ class GridCore:
             self.handle(*(g.StoreFailed(job_id, str(error)) for job_id, _ in batch))
 
     # --- nodes ------------------------------------------------------------------------------
+
+    async def watch(self, journal: bytes, watcher: Watcher) -> None:
+        """Have ``watcher`` called with the job events of another journal, from the first one on."""
+        self.watchers[journal] = watcher
+        for compute in list(self.compute.values()):
+            if compute.link.is_up:
+                with contextlib.suppress(AlpyneError):  # the next connection subscribes again
+                    await compute.subscribe(journal, load=False)
 
     def link_up(self, link: Link, status: NodeStatus, *, fresh: bool) -> None:
         """Take a node that is connected, registered and has said what it has."""

@@ -406,10 +406,19 @@ class GridTable:
         if job.allocation > 1:
             self._settled[job.plan.job_id] = (job.allocation, job.attempt)
         self._count(outcome.node, "done" if outcome.state is JobState.DONE else "failed")
+        self._count_usage(outcome)
         self._do(g.Deliver(job.plan.job_id, outcome))
         if outcome.node is not None and outcome.from_node:
             epoch = (outcome.allocation, outcome.attempt)
             self._do(g.Settle(outcome.node, job.plan.job_id, *epoch))
+
+    def _count_usage(self, outcome: g.Outcome) -> None:
+        usage = outcome.usage
+        self.counts["failovers"] += usage.failovers
+        self.counts["read_bytes"] += usage.read_bytes
+        self.counts["written_bytes"] += usage.written_bytes
+        if outcome.node is not None:
+            self.per_node[outcome.node]["busy_ms"] += usage.wall_ms
 
     def _store_failed(self, event: g.StoreFailed, now: float) -> None:
         job = self.jobs.pop(event.job_id)

@@ -170,6 +170,14 @@ class AsyncJob:
     def __await__(self) -> Generator[Any, None, Any]:
         return self.result().__await__()
 
+    @property
+    def needs_following(self) -> bool:
+        """Whether nobody waits for its outcome yet; ``follow`` begins to."""
+        return False
+
+    def follow(self) -> None:
+        """Begin to wait for its outcome: jobs submitted here are followed anyway."""
+
     def add_done_callback(self, function: Callable[["AsyncJob"], None]) -> None:
         """Have ``function(job)`` called once its result is here; at once if it is already."""
         self.future.add_done_callback(lambda _: function(self))

@@ -85,7 +85,7 @@ class Link:
         self._ready: Connection | None = None  # registered and greeted
         self._usable = asyncio.Event()
         self._seen: AcceptorHello | None = None  # of the connection before
-        self._sent_before = 0
+        self._sent_before = self._received_before = 0
         self._redialler = Redialler(
             self._dial, on_down=self._down, on_failure=self._failed, backoff=BACKOFF
         )
@@ -118,6 +118,12 @@ class Link:
     def sent_bytes(self) -> int:
         """Bytes sent to the node so far, encrypted, over all its connections."""
         return self._sent_before + (self._ready.sent_bytes if self._ready is not None else 0)
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes received from the node so far, likewise."""
+        ready = self._ready
+        return self._received_before + (ready.received_bytes if ready is not None else 0)
 
     def dial_now(self) -> None:
         """Try at once instead of waiting for the next attempt's time."""
@@ -226,6 +232,7 @@ class Link:
 
     def _down(self, connection: Connection) -> None:
         self._sent_before += connection.sent_bytes
+        self._received_before += connection.received_bytes
         self._ready = None
         if isinstance(connection.error, AlpyneError):
             self.error = connection.error

@@ -8,7 +8,7 @@ halved until the item that does it is alone.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -94,31 +94,37 @@ class MapOwner(Protocol):
         ...
 
 
+Earlier = Mapping[int, tuple[AsyncJob, int]]
+Prepare = Callable[[], Awaitable[tuple[MapWork, Earlier]]]
+
+
 class MapRun:
     """One map on its way. Runs on the loop; iterators are made of ``next_rows``.
 
-    ``earlier(index)``: returns a job of an earlier run whose chunk begins there, or None.
+    ``prepare()``: returns what the map runs, and chunks that an earlier run of it has done or has
+    under way: index of the first item -> job and number of items. It is called once, when the map
+    begins.
     """
 
     def __init__(
         self,
         owner: MapOwner,
-        work: MapWork,
+        prepare: Prepare,
         source: ItemSource,
         *,
         sizes: ChunkSizes | None = None,
         ordered: bool = True,
-        earlier: Callable[[int], tuple[AsyncJob, int] | None] = lambda index: None,
         on_progress: Callable[["MapRun"], None] = lambda run: None,
     ) -> None:
         self.items_done = 0
         self.items_failed = 0
         self._owner = owner
-        self._work = work
+        self._prepare = prepare
+        self._work: MapWork | None = None
         self._source = source
         self._sizes = sizes or ChunkSizes()
         self._ordered = ordered
-        self._earlier = earlier
+        self._earlier: Earlier = {}
         self._on_progress = on_progress
         self._window: deque[Chunk] = deque()  # sent, not yet handed out
         self._ready: deque[Chunk] = deque()  # unordered only: finished, not yet handed out
@@ -133,10 +139,20 @@ class MapRun:
         self._feeder: asyncio.Task[None] | None = None
 
     @property
+    def name(self) -> str:
+        """What is mapped, for people; "" before it begins."""
+        return self._work.name if self._work is not None else ""
+
+    @property
     def total(self) -> int | None:
         """How many items there are, where that is known."""
         left = 0 if self._exhausted else self._source.left
         return None if left is None else self._next + left
+
+    @property
+    def _running(self) -> MapWork:
+        assert self._work is not None
+        return self._work
 
     def start(self) -> None:
         """Begin to take items and send chunks; nothing happens the second time."""
@@ -189,6 +205,7 @@ class MapRun:
 
     async def _feed(self) -> None:
         try:
+            self._work, self._earlier = await self._prepare()
             more = True
             while more:
                 while not self._has_room():
@@ -209,7 +226,7 @@ class MapRun:
     async def _feed_chunk(self) -> bool:
         """Send the next chunk; False where it was the last."""
         first = self._next
-        found = self._earlier(first)
+        found = self._earlier.get(first)
         if found is not None:
             job, count = found
             items, _ = await self._source.take(count, lambda items: None)
@@ -218,7 +235,7 @@ class MapRun:
             return len(items) == count
         size = self._sizes.next_size(self._source.left, self._owner.total_slots())
         items, program = await self._source.take(
-            size, lambda items: self._work.program(first, items) if items else None
+            size, lambda items: self._running.program(first, items) if items else None
         )
         if program is not None:
             self._sizes.learn_bytes(len(items), len(program.payload))
@@ -232,8 +249,9 @@ class MapRun:
         return chunk
 
     def _submit(self, chunk: Chunk, program: programs.Program | None = None) -> None:
-        program = program or self._work.program(chunk.first, chunk.items)
-        self._follow(self._owner.submit_chunk(self._work, program), chunk)
+        work = self._running
+        program = program or work.program(chunk.first, chunk.items)
+        self._follow(self._owner.submit_chunk(work, program), chunk)
 
     def _follow(self, job: AsyncJob, chunk: Chunk) -> None:
         self._jobs[job] = chunk
@@ -291,7 +309,7 @@ class MapRun:
 
     def _retried(self, chunk: Chunk, outcomes: list[Any]) -> list[Any]:
         """Send items that raised once more, as often as the program allows."""
-        retries = self._work.options.retries
+        retries = self._running.options.retries
         for at, outcome in enumerate(outcomes):
             if type(outcome) is not Failed or outcome.error.cause is not Cause.EXCEPTION:
                 continue

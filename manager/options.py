@@ -1,9 +1,10 @@
 """What a program may ask for a job, in words: sizes, durations, requirements."""
 
+import inspect
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from alpyne_grid.manager.errors import ProgramError
 from alpyne_grid.manager.grid_events import OnLost
@@ -157,3 +158,42 @@ class CheckedOptions:
     nodes: frozenset[bytes] = frozenset()
     on_lost: OnLost = OnLost.MOVE
     python: str = ""
+
+
+def split_options(
+    given: Mapping[str, Any], function: Callable[..., Any] | None = None
+) -> tuple[JobOptions, dict[str, Any]]:
+    """Divide keywords into a job's options and those of ``function`` itself.
+
+    A keyword that the function names among its parameters is the function's; ``options`` holds
+    JobOptions to begin with.
+    """
+    rest = dict(given)
+    base = rest.pop("options", None)
+    if base is not None and not isinstance(base, JobOptions):
+        raise ProgramError(f"options: expected JobOptions, got {type(base).__name__}")
+    named = [name for name in rest if name in JobOptions.__slots__]
+    if named and function is not None:
+        own = _parameters(function)
+        named = [name for name in named if name not in own]
+    if not named:
+        return base or JobOptions(), rest
+    chosen = {name: rest.pop(name) for name in named}
+    return replace(base or JobOptions(), **chosen), rest
+
+
+def more_options(given: Mapping[str, Any]) -> CheckedOptions:
+    """Return options where nothing else may be given; ProgramError names what is unknown."""
+    options, rest = split_options(given)
+    if rest:
+        raise ProgramError(
+            f"unknown option {', '.join(sorted(rest))}; known are {', '.join(JobOptions.__slots__)}"
+        )
+    return options.checked()
+
+
+def _parameters(function: Callable[..., Any]) -> Collection[str]:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some built-in functions do not say
+        return ()

@@ -228,3 +228,10 @@ def _named_files(
             yield name, (Path(given).read_bytes(), os.access(given, os.X_OK))
         except OSError as error:
             raise ProgramError(f"input {given}: cannot be read ({error.strerror})") from None
+
+
+def value_rows(value: Any) -> bytes:
+    """Return the rows of a value object (see alpyne_proto.jobobject) that holds ``value``."""
+    buffers: list[Any] = []
+    pickled = dump(value, [], buffers, f"the value, {type(value).__name__},")
+    return b"".join(_rows_with_buffers(rows.Value(len(buffers)), pickled, buffers))

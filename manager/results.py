@@ -54,12 +54,7 @@ class Place:
 
     job_id: bytes
     node: str
-    trusted: bool
-
-    @property
-    def codec(self) -> ResultCodec:
-        """The codec that the node was asked for."""
-        return ResultCodec.PICKLE if self.trusted else ResultCodec.PLAIN
+    codec: ResultCodec  # that the node was asked for; pickles only of trusted nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +126,7 @@ def decode(outcome: Outcome, form: JobForm, place: Place) -> Any:
 
 def decode_value(body: bytes, codec: int) -> Any:
     """Return the value of a value object's rows (see alpyne_proto.jobobject)."""
-    place = Place(b"", "a data node", codec == ResultCodec.PICKLE)
+    place = Place(b"", "a data node", ResultCodec(codec))
     parts = list(_read(body))
     for at, (row, data) in enumerate(parts):
         if isinstance(row, rows.Value):
@@ -182,7 +177,7 @@ def _buffers(parts: list[tuple[Message, bytes]], at: int, count: int) -> list[by
 
 
 def _value(data: bytes, buffers: list[bytes], place: Place) -> Any:
-    if not place.trusted:
+    if place.codec is ResultCodec.PLAIN:
         try:
             return plain.decode(data)
         except CodecError as error:
@@ -252,7 +247,7 @@ def _exception(
 
 def _original(data: bytes, place: Place) -> BaseException | None:
     """Return the remote exception itself, where it was sent, is trusted, and unpickles here."""
-    if not data or not place.trusted:
+    if not data or place.codec is not ResultCodec.PICKLE:
         return None
     try:
         found = pickle.loads(data)

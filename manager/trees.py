@@ -1,0 +1,319 @@
+"""Folders and containers: push_tree and pull_tree, and files that are written safely.
+
+A pulled file appears whole or not at all. No path leaves its target folder, and no link below it
+is followed: each folder on the way is opened without following links, and the file is made inside
+the folder that was opened, whatever its name points to by then.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alpyne_grid.manager.errors import UnsafePath
+
+from alpyne_proto.container import NameRefused, check_path, check_prefix
+from alpyne_proto.jobobject import JobObject
+
+if TYPE_CHECKING:
+    from alpyne_grid.manager.objects import AsyncContainer
+
+AT_ONCE = 16  # files under way
+_HAS_DIR_FD = os.open in os.supports_dir_fd and os.mkdir in os.supports_dir_fd
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+_WINDOWS_NAMES = set('<>:"|?*\\')
+
+
+@dataclass(slots=True)
+class Transfer:
+    """What a push or pull of a folder did.
+
+    ``files``, ``size_bytes``: transferred. ``unchanged``: there already. ``total``: files that
+    there are to transfer. ``skipped``: path -> why
+    (links, special files, names that are not legal).
+    """
+
+    files: int = 0
+    size_bytes: int = 0
+    unchanged: int = 0
+    total: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+async def push_tree(
+    container: "AsyncContainer",
+    folder: Path,
+    *,
+    prefix: str = "",
+    pattern: str = "**/*",
+    at_once: int = AT_ONCE,
+    on_progress: Callable[[Transfer], None] = lambda transfer: None,
+) -> Transfer:
+    """Write the files below ``folder`` that match ``pattern`` under ``prefix`` + relative path.
+
+    Links are not followed. A file whose newest version has the same bytes is not sent. Raises what
+    ``put`` raises; files that were written stay.
+    """
+    check_prefix(prefix)
+    done = Transfer()
+    loop = asyncio.get_running_loop()
+    files = await loop.run_in_executor(None, _files_below, folder, pattern, done)
+    known = {item.path: item async for item in container.ls(prefix)}
+
+    async def push(file: Path, relative: str) -> None:
+        path = prefix + relative
+        size = await _push_one(container, file, path, known.get(path))
+        if size < 0:
+            done.unchanged += 1
+        else:
+            done.files += 1
+            done.size_bytes += size
+        on_progress(done)
+
+    done.total = len(files)
+    await _all_of([lambda f=f, r=r: push(f, r) for f, r in files], at_once)
+    return done
+
+
+async def pull_tree(
+    container: "AsyncContainer",
+    folder: Path,
+    *,
+    prefix: str = "",
+    pattern: str = "",
+    at_once: int = AT_ONCE,
+    on_progress: Callable[[Transfer], None] = lambda transfer: None,
+) -> Transfer:
+    """Write the objects below ``prefix``, or those that match ``pattern``, as files in ``folder``.
+
+    ``folder`` is made where it is missing. Files that have the object's bytes are left as they are.
+    Raises UnsafePath for a path that this system would understand as another, or that leads over a
+    link, before anything is written outside; and what ``pull`` raises.
+    """
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(None, lambda: folder.mkdir(parents=True, exist_ok=True))
+    done = Transfer()
+    found: AsyncIterator[JobObject]
+    found = container.glob(pattern) if pattern else container.ls(prefix)
+
+    async def pull(item: JobObject) -> None:
+        place = Place(folder, _segments(item.path.removeprefix(prefix).lstrip("/")))
+        if await loop.run_in_executor(None, _has_bytes, place, item):
+            done.unchanged += 1
+        else:
+            await container.pull_to(item, place)
+            done.files += 1
+            done.size_bytes += item.size
+        on_progress(done)
+
+    work = [lambda i=item: pull(i) async for item in found]
+    done.total = len(work)
+    await _all_of(work, at_once)
+    return done
+
+
+class Place:
+    """Where a file goes: a folder that the user named, and segments below it."""
+
+    def __init__(self, base: Path, segments: Sequence[str]) -> None:
+        self.base = base
+        self.segments = list(segments)
+
+    @classmethod
+    def of_file(cls, target: Path) -> "Place":
+        """Return the place of a file that the user named; its folder must exist."""
+        return cls(target.parent, [target.name])
+
+    @property
+    def path(self) -> Path:
+        """The file, for messages."""
+        return self.base.joinpath(*self.segments)
+
+    def temporary(self) -> "Temporary":
+        """Open the file's folder, made where it is missing; UnsafePath where a link is in the way.
+
+        To be ended by ``discard``.
+        """
+        return Temporary(self, self._open_folder(make=True))
+
+    def digest(self) -> tuple[int, bytes] | None:
+        """Return size and SHA-256 of the file that is there; None for none, and for links."""
+        try:
+            folder = self._open_folder(make=False)
+        except (OSError, UnsafePath):
+            return None
+        try:
+            descriptor = self._open(folder, self.segments[-1], os.O_RDONLY)
+        except OSError:
+            return None
+        finally:
+            _close(folder)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            return os.fstat(descriptor).st_size, hashlib.file_digest(file, "sha256").digest()
+
+    def _open_folder(self, *, make: bool) -> int:
+        """Return a descriptor of the file's folder; -1 where the system has no such thing."""
+        if not _HAS_DIR_FD:
+            return self._check_folder(make=make)
+        current = os.open(self.base, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for segment in self.segments[:-1]:
+                if make:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(segment, dir_fd=current)
+                inner = self._open(current, segment, os.O_RDONLY | os.O_DIRECTORY)
+                os.close(current)
+                current = inner
+        except OSError as error:
+            os.close(current)
+            raise self._unsafe(error) from None
+        return current
+
+    def _check_folder(self, *, make: bool) -> int:
+        at = self.base
+        for segment in self.segments[:-1]:
+            at = at / segment
+            if make:
+                at.mkdir(exist_ok=True)
+            if at.is_symlink() or not at.is_dir():
+                raise self._unsafe(NotADirectoryError(0, "is a link or no folder"))
+        return -1
+
+    def _unsafe(self, error: OSError) -> UnsafePath:
+        return UnsafePath(
+            f"{self.path}: cannot be written below {self.base}: a link or a file is in the way "
+            f"({error.strerror}); remove it, or pull into an empty folder"
+        )
+
+    def _open(self, folder: int, name: str, flags: int, mode: int = 0o600) -> int:
+        flags |= _NO_FOLLOW | _BINARY
+        if folder >= 0:
+            return os.open(name, flags, mode, dir_fd=folder)
+        return os.open(self.path.with_name(name), flags, mode)
+
+
+class Temporary:
+    """A file that is being written beside its place."""
+
+    def __init__(self, place: Place, folder: int) -> None:
+        self._place = place
+        self._folder = folder
+        self._name = f".{secrets.token_hex(8)}.part"
+        self._made = False
+
+    def open_empty(self) -> int:
+        """Return a descriptor of the file, made, or emptied where it was made before."""
+        flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if self._made else os.O_EXCL)
+        self._made = True
+        return self._place._open(self._folder, self._name, flags, 0o666)
+
+    def publish(self) -> None:
+        """Give the file its name, and make that durable."""
+        name = self._place.segments[-1]
+        if self._folder >= 0:
+            os.replace(self._name, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+            with contextlib.suppress(OSError):
+                os.fsync(self._folder)
+        else:
+            os.replace(self._place.path.with_name(self._name), self._place.path)
+        self._made = False
+
+    def discard(self) -> None:
+        """Remove what was not published, and let the folder go."""
+        if self._made:
+            with contextlib.suppress(OSError):
+                if self._folder >= 0:
+                    os.unlink(self._name, dir_fd=self._folder)
+                else:
+                    self._place.path.with_name(self._name).unlink()
+        _close(self._folder)
+
+
+def _close(folder: int) -> None:
+    if folder >= 0:
+        os.close(folder)
+
+
+def _segments(path: str) -> list[str]:
+    """Return a path's segments; UnsafePath for one that is no plain file name on this system."""
+    try:
+        segments = check_path(path).split("/")
+    except NameRefused as error:
+        raise UnsafePath(str(error)) from None
+    for segment in segments:
+        if os.sep != "/" and (_WINDOWS_NAMES & set(segment) or segment.rstrip(". ") != segment):
+            raise UnsafePath(f"object {path!r}: {segment!r} is no file name on this system")
+    return segments
+
+
+def _has_bytes(place: Place, item: JobObject) -> bool:
+    return place.digest() == (item.size, item.sha256)
+
+
+def _files_below(folder: Path, pattern: str, done: Transfer) -> list[tuple[Path, str]]:
+    """Return files and their relative paths; what cannot be pushed is noted in ``done``."""
+    if not folder.is_dir():
+        raise UnsafePath(f"{folder}: is no folder; to write one file use push")
+    files = []
+    for file in sorted(folder.glob(pattern)):
+        relative = file.relative_to(folder).as_posix()
+        why = _unfit(folder, file, relative)
+        if why:
+            done.skipped[relative] = why
+        elif not file.is_dir():
+            files.append((file, relative))
+    return files
+
+
+def _unfit(folder: Path, file: Path, relative: str) -> str:
+    mode = file.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return "a link"
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return "no regular file"
+    parents = (parent for parent in file.parents if parent.is_relative_to(folder))
+    if any(parent.is_symlink() for parent in parents if parent != folder):
+        return "below a link"
+    try:
+        check_path(relative)
+    except NameRefused as error:
+        return str(error)
+    return ""
+
+
+async def _push_one(
+    container: "AsyncContainer", file: Path, path: str, known: JobObject | None
+) -> int:
+    """Write one file; return its size, or -1 where the newest version has the same bytes."""
+    loop = asyncio.get_running_loop()
+    if known is not None:
+        place = Place.of_file(file)
+        if await loop.run_in_executor(None, place.digest) == (known.size, known.sha256):
+            return -1
+    return (await container.put(path, file)).size
+
+
+async def _all_of(work: Sequence[Callable[[], Any]], at_once: int) -> None:
+    """Run coroutines, so many at once; the first failure ends the others and is raised."""
+    waiting = iter(work)
+
+    async def lane() -> None:
+        for make in waiting:
+            await make()
+
+    lanes = [asyncio.ensure_future(lane()) for _ in range(min(at_once, len(work)))]
+    try:
+        await asyncio.gather(*lanes)
+    finally:
+        for one in lanes:
+            one.cancel()
+        await asyncio.gather(*lanes, return_exceptions=True)
