@@ -220,7 +220,7 @@ class StreamTable:
         self._streams_window = streams_window
         self.refuses_new = False  # after our GOAWAY
         self.credit_due = False  # a higher limit of streams should be announced
-        self.peer_refuses_above = limits.STREAM_ID_MAX  # the peer's GOAWAY
+        self.peer_refuses_above = 1 << 64  # no id of ours, until the peer says GOAWAY
         self._parity = self.next_own & 1
         self._window = window
         self._peer_window = peer_window

@@ -129,6 +129,15 @@ def with_content_size(frame: bytes, size: int) -> bytes:
     return frame[:4] + bytes((descriptor,)) + size.to_bytes(4, "little") + blocks
 
 
+def test_inflater_refuses_a_window_over_the_limit_whatever_the_size() -> None:
+    """A frame of 1 MiB that asks for a window of 16 MiB (RFC 8878, 3.1.1.1.2)."""
+    blocks = compress(bytes(MIB))[zstandard.frame_header_size(compress(bytes(MIB))) :]
+    window = (24 - 10) << 3
+    frame = b"\x28\xb5\x2f\xfd" + bytes((0x80, window)) + MIB.to_bytes(4, "little") + blocks
+    with pytest.raises(CompressionError, match="window of 16777216"):
+        Inflater().inflate(packed(MIB, frame))
+
+
 def test_header_that_the_test_writes_is_read_as_meant() -> None:
     frame = with_content_size(compress(bytes(MIB)), MIB)
     assert Inflater().inflate(packed(MIB, frame)) == bytes(MIB)

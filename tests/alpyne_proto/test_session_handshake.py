@@ -259,6 +259,31 @@ def test_busy_acceptor_says_so_and_the_dialler_can_tell(make_link: MakeLink) -> 
     assert link.take(link.dialler) == []
 
 
+def test_dialler_reads_a_refusal_that_comes_in_pieces(make_link: MakeLink) -> None:
+    session = make_link().dialler
+    refusal = Preface(version=9).encode()
+    assert session.receive_data(refusal[:11], 0.0) == []
+    (event,) = session.receive_data(refusal[11:], 0.0)
+    assert isinstance(event.error, HandshakeFailed)
+    assert "version" in str(event.error)
+
+
+def test_session_that_is_closed_before_the_handshake_says_nothing(make_link: MakeLink) -> None:
+    session = make_link().dialler
+    session.close(ErrorCode.CANCELLED, "never mind")
+    assert session.next_record(0.0) is None
+    (event,) = session.events()
+    assert isinstance(event, ConnectionClosed)
+
+
+def test_promote_after_the_end_does_nothing(make_link: MakeLink) -> None:
+    link = make_link()
+    link.handshake()
+    link.acceptor.receive_eof(0.0)
+    link.acceptor.promote(State.OPEN)
+    assert link.acceptor.events() == []
+
+
 def test_busy_acceptor_says_nothing_to_somebody_else(make_link: MakeLink) -> None:
     session = make_link(acceptor={"busy": True}).acceptor
     (event,) = session.receive_data(b"GET / HTTP/1.1\r\n", 0.0)

@@ -81,6 +81,15 @@ def test_interrupts_that_are_not_acknowledged_hold_the_others_back(link: Any) ->
     assert not link.acceptor.closed
 
 
+def test_burst_of_large_interrupts_fills_one_record_and_goes_on_in_the_next(link: Any) -> None:
+    large = CancelJobs(32 * (b"j" * 16,))
+    for _ in range(INTERRUPT_BURST):
+        link.dialler.interrupt(large)
+    parts = link.dialler._outbox.take(0.0, 3000)
+    assert sum(map(len, parts)) <= 3000
+    assert len(parts) == 5
+
+
 @settings(max_examples=50)
 @given(
     steps=st.lists(

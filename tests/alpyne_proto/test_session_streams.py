@@ -18,9 +18,10 @@ from alpyne_proto.events import (
     StreamReset,
 )
 from alpyne_proto.frame import Flags, FrameType
+from alpyne_proto.limits import STREAM_ID_MAX
 from alpyne_proto.messages import control
 from alpyne_proto.messages.access import GetStatus, NodeStatus
-from alpyne_proto.messages.compute import PushEvents, SubmitJobs
+from alpyne_proto.messages.compute import CancelJobs, PushEvents, SubmitJobs
 from alpyne_proto.messages.control import BodyDigest, Done, Error, RowsFollow
 from alpyne_proto.messages.data import GetObject, ObjectInfo, PutObject, StatObject
 from alpyne_proto.messages.hello import NodeKind
@@ -154,6 +155,42 @@ def test_session_refuses_an_urgency_that_is_not_one(link: Any, urgency: int) -> 
         link.dialler.open_stream(STAT, urgency=urgency)
 
 
+def test_answer_may_be_made_less_urgent(link: Any) -> None:
+    bulk, quick = link.dialler.open_stream(GET), link.dialler.open_stream(GET)
+    link.settle()
+    link.acceptor.respond(bulk, ObjectInfo(1), random.randbytes(500_000), urgency=7)
+    link.acceptor.respond(quick, ObjectInfo(1), random.randbytes(500_000), urgency=2)
+    records = link.take(link.acceptor)
+    events = link.give(link.dialler, *records[: len(records) // 2])
+    got = {bulk: 0, quick: 0}
+    for event in events:
+        piece = event.payload if isinstance(event, ResponseReceived) else event.data
+        got[event.stream_id] += len(piece)
+    assert got[quick] >= 3 * got[bulk]
+
+
+def test_nothing_can_be_asked_before_the_state_is_known(make_link: Make) -> None:
+    link = make_link()
+    link.handshake()
+    for session in (link.dialler, link.acceptor):
+        with pytest.raises(LocalProtocolError, match="not open"):
+            session.open_stream(STAT)
+        with pytest.raises(LocalProtocolError, match="not open"):
+            session.interrupt(CancelJobs((b"j" * 16,)))
+        with pytest.raises(LocalProtocolError, match="not open"):
+            session.send_data(1, b"x")
+        assert session.open_room == 0
+        session.go_away()
+        assert not session.has_output
+
+
+def test_session_says_when_its_ids_are_used_up(link: Any) -> None:
+    link.dialler._streams.next_own = STREAM_ID_MAX
+    assert link.dialler.open_stream(STAT) == STREAM_ID_MAX
+    with pytest.raises(LocalProtocolError, match="new connection"):
+        link.dialler.open_stream(STAT)
+
+
 # --- reset and stop ---------------------------------------------------------------------------
 
 
@@ -235,6 +272,47 @@ def test_cancel_ends_both_sides(link: Any) -> None:
     assert live(link.dialler) == []
     link.acceptor.release(stream)
     assert live(link.acceptor) == []
+
+
+def test_stop_of_a_request_that_was_not_sent_is_never_told(link: Any) -> None:
+    stream = link.dialler.open_stream(GET)
+    link.dialler.stop(stream, CANCELLED)
+    assert link.settle() == ([], [])
+    assert live(link.dialler) == live(link.acceptor) == []
+    assert link.dialler.open_stream(GET) == 3
+    assert len(link.settle()[1]) == 1
+
+
+def test_answer_that_crosses_a_stop_is_dropped_and_its_credit_given_back(link: Any) -> None:
+    stream = link.dialler.open_stream(GET)
+    link.settle()
+    link.acceptor.respond(stream, ObjectInfo(1), b"x" * 500, end=False)
+    crossing = link.take(link.acceptor)
+    link.dialler.stop(stream, CANCELLED)
+    assert link.give(link.dialler, *crossing) == []
+    assert link.dialler._outbox.receive_credit.outstanding == 0
+    assert link.settle() == ([], [StopReceived(stream, CANCELLED, "")])
+
+
+@pytest.mark.parametrize(
+    "type", [F.RESET, F.STOP, F.MAX_STREAM_DATA, F.DATA, F.RESPONSE, F.REQ_ACK]
+)
+def test_peer_cannot_name_a_stream_whose_request_it_has_not_seen(
+    raw: Any, frame: Make, closing: Make, type: FrameType
+) -> None:
+    raw.session.open_stream(STAT, want_ack=True)
+    metas = {
+        F.RESET: control.Reset(CANCELLED),
+        F.STOP: control.Stop(CANCELLED),
+        F.MAX_STREAM_DATA: control.MaxStreamData(1),
+        F.RESPONSE: ObjectInfo(1),
+    }
+    payload = bytes(8) + b"x" if type is F.DATA else b""
+    flags = Flags.END if type is F.RESPONSE else 0
+    meta = encode(metas[type]) if type in metas else b""
+    assert closing(raw.send(frame(type, 2, payload, flags=flags, meta=meta))).code is (
+        ErrorCode.FRAME_ERROR
+    )
 
 
 def test_ends_of_what_has_ended_do_nothing(link: Any) -> None:
