@@ -78,6 +78,7 @@ class Counts:
 class _State:
     ledgers: dict[bytes, Ledger] = field(default_factory=dict)
     live: dict[Execution, Job] = field(default_factory=dict)  # what the back end has
+    discarded: dict[tuple[bytes, bytes], Job] = field(default_factory=dict)  # live, but not stored
     batches: dict[int, Batch] = field(default_factory=dict)  # what the store has
     unsaved: list[Finishing] = field(default_factory=list)  # what the store refused
     unsaved_due_s: float = 0.0

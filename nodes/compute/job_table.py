@@ -158,17 +158,26 @@ class JobTable(Submissions):
         if job is None:
             return []
         self._places.give_back(job)
+        key = (job.account, job.spec.job_id)
+        if self._s.discarded.get(key) is job:
+            return self._end_discarded(job, now)
         if job.successor is not None and job.successor.stored:
             move(job, JobState.KILLED)
             succeeded = self._succeed(job)
             return [*self._start_ready(now), *succeeded]
         # The next one starts first: its worker is idle, and what follows can wait.
         started = self._start_ready(now)
-        if job.successor is None and self.job(job.account, job.spec.job_id) is not job:
-            move(job, JobState.KILLED)  # the store has refused it: nobody knows of it
-            return started
         ending, result = _verdict(job, event)
         return [*started, *self._finish(job, ending, event.end, result, now)]
+
+    def _end_discarded(self, job: Job, now: Now) -> list[ev.Effect]:
+        """Forget a job that the store had refused; the same one may have been submitted again."""
+        del self._s.discarded[job.account, job.spec.job_id]
+        move(job, JobState.KILLED)
+        again, job.successor = job.successor, None
+        if again is not None and again.state is JobState.QUEUED:
+            self._queue.put(again)
+        return self._start_ready(now)
 
     # ---- what accounts and the node want ----
 

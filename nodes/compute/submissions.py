@@ -73,10 +73,11 @@ class Submissions(JobBook):
         jobs[new.spec.job_id] = job
         self._count(job)
         self._s.queued += 1
-        if job.predecessor is None:
+        before = job.predecessor or self._s.discarded.get((account, new.spec.job_id))
+        if before is None:
             self._queue.put(job)
         else:
-            job.predecessor.successor = job
+            before.successor = job  # it waits until that one has ended
         return job
 
     # ---- the store's word ----
@@ -103,6 +104,7 @@ class Submissions(JobBook):
             if job.state is JobState.QUEUED:
                 self._leave_queue(job, JobState.KILLED)
             elif not job.finished:
+                self._s.discarded[job.account, job.spec.job_id] = job
                 effects += self._condemn(job, CANCELLED)
         return [self._answer(batch, text), *effects]
 

@@ -131,6 +131,20 @@ def test_table_forgets_and_ends_a_job_when_it_could_not_be_stored(bench: Any) ->
     assert bench.table.bytes_kept(ALICE) == 0
 
 
+def test_table_starts_a_job_that_comes_again_only_when_its_refused_run_has_ended(
+    make_bench: Any,
+) -> None:
+    bench = make_bench(slots=4)
+    bench.submit(bench.spec(1))
+    bench.started(bench.execution(1))
+    bench.failed()
+    assert of_kind(bench.submit(bench.spec(1)), ev.StartTask) == []
+    effects = bench.ended(bench.execution(1), JobState.KILLED)
+    assert effects == [ev.StartTask(bench.job(1), b"program")]
+    bench.run(bench.execution(1))
+    assert bench.job(1).state is JobState.DONE
+
+
 def test_table_names_missing_blobs_and_keeps_nothing(bench: Any) -> None:
     effects = bench.submit(bench.spec(1, bundle=b"\x05" * 32), missing=(b"\x05" * 32,))
     assert answer_of(effects) == JobAnswer(
