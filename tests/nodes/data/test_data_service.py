@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from alpyne_grid.nodes.data.backends.local_files import FileStage
+from alpyne_grid.nodes.store import StoreFailed
 from alpyne_grid.wire import Connection
 
 from alpyne_proto.codec import encode
 from alpyne_proto.container import container_id
-from alpyne_proto.errors import ErrorCode, RequestFailed
+from alpyne_proto.errors import ConnectionLost, ErrorCode, RequestFailed
 from alpyne_proto.messages import data as m
 from alpyne_proto.messages.access import GetStatus, LabelTraffic, NodeStatus, Register
 from alpyne_proto.messages.control import BodyDigest, Error
@@ -210,6 +212,62 @@ async def test_node_refuses_before_the_body_when_it_could_not_take_it(
             sent: list[int] = []
             assert (await client.refusal(message, endless(sent))).code is code
             assert len(sent) <= 64  # no more than the window
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 20], ids=["row", "file"])
+async def test_node_cuts_a_body_off_when_it_is_longer_than_announced(site: Any, size: int) -> None:
+    async with site() as node, node.client() as client:
+        await client.create()
+        sent: list[int] = []
+        message = m.PutObject(client.container, "a", 1, WRITER, size)
+        error = await client.refusal(message, endless(sent))
+        assert error.code is ErrorCode.BAD_REQUEST
+        assert f"{size} bytes, got more" in str(error)
+        assert await leftovers(node) == (0, 0)
+
+
+async def test_node_keeps_nothing_and_goes_on_when_it_cannot_store(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site() as node, node.client() as client:
+        await client.create()
+
+        async def fails(changes: object) -> None:
+            raise StoreFailed("disk on fire")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(node.node._backend, "commit", fails)
+            error = await client.put_refusal("a", LARGE)
+        assert (error.code, error.retryable) == (ErrorCode.STORE_FAILED, True)
+        assert await leftovers(node) == (0, 0)
+        assert await client.stat("a") == MISSING
+        await client.put("a", LARGE)
+        assert await client.get("a") == LARGE
+
+
+async def test_node_forgets_a_body_when_its_client_is_lost_while_it_is_flushed(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with site() as node, node.client() as client:
+        await client.create()
+        flushing, go_on = asyncio.Event(), asyncio.Event()
+        finish = FileStage.finish
+
+        async def slow(stage: FileStage) -> Any:
+            flushing.set()
+            await go_on.wait()
+            return await finish(stage)
+
+        monkeypatch.setattr(FileStage, "finish", slow)
+        putting = asyncio.create_task(client.put("a", LARGE))
+        await flushing.wait()
+        client.connection.abort()
+        with pytest.raises(ConnectionLost):
+            await putting
+        while node.node.driver.table.in_flight:
+            await asyncio.sleep(0.001)
+        go_on.set()
+        assert await leftovers(node) == (0, 0)
 
 
 async def test_node_forgets_a_put_when_its_client_is_lost(
