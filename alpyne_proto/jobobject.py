@@ -137,7 +137,7 @@ class JobObject:
 
 def from_plain(plain: Sequence[Any], reader: ObjectReader | None = None) -> JobObject:
     """Return the JobObject of ``as_plain()``'s tuple (or list); LocalProtocolError for others."""
-    kinds = (bytes, str, int, bytes, int, bytes, (tuple, list), int)
+    kinds: tuple[Any, ...] = (bytes, str, int, bytes, int, bytes, (tuple, list), int)
     fits = len(plain) == len(kinds) and all(
         isinstance(part, kind) for part, kind in zip(plain, kinds, strict=True)
     )

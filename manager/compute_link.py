@@ -6,8 +6,9 @@ as they are read from the socket.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from alpyne_grid.manager.links import Link
 from alpyne_grid.wire import Connection, Request
@@ -259,7 +260,7 @@ class ComputeLink:
 
     # --- private ----------------------------------------------------------------------------
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

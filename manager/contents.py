@@ -103,7 +103,8 @@ async def content_of(given: Given) -> Content:
         return await loop.run_in_executor(None, open_file, given)
     if isinstance(given, AsyncIterable):
         return await _spooled(given)
-    if isinstance(given, str) or not (hasattr(given, "read") or isinstance(given, Iterable)):
+    is_stream = hasattr(given, "read") or isinstance(given, Iterable)
+    if not is_stream or type(given).__name__ == "str":
         raise ProgramError(
             f"content: expected bytes, a pathlib.Path, a binary file or an iterable of bytes, got "
             f"{type(given).__name__}"

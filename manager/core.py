@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -121,7 +121,7 @@ class GridCore:
         unsettled = [job for job in self.table.jobs.values() if job.allocation]
         await self._loop.run_in_executor(None, lambda: self.journal.close(remove=not unsettled))
 
-    def spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that ends with the manager."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)

@@ -61,7 +61,7 @@ class AsyncJob:
         self.node_key: bytes | None = None
         self.is_accepted = False
         self._waiters: list[asyncio.Future[None]] = []
-        self._value: tuple[Any, BaseException | None] | None = None
+        self._value: tuple[Any, Exception | None] | None = None
 
     def __repr__(self) -> str:
         return f"<job {self.id} {self.name!r} {self.state.name}>"
@@ -150,12 +150,12 @@ class AsyncJob:
         if self._value is None:
             try:
                 self._value = (self.future.result().value(), None)
-            except BaseException as error:
+            except Exception as error:
                 self._value = (None, error)
                 raise
-        value, error = self._value
-        if error is not None:
-            raise error
+        value, failure = self._value
+        if failure is not None:
+            raise failure
         return value
 
     async def exception(self, timeout: float | None = None) -> BaseException | None:

@@ -295,7 +295,7 @@ class MapRun:
             try:
                 outcomes = self._retried(chunk, decode())
             except JobFailed as error:  # the values do not unpickle in this program
-                outcomes = [Failed(_of_item(error, chunk.first + at)) for at in range(count)]
+                outcomes = _all_failed(chunk, error)
             self._fill(chunk, 0, outcomes)
         elif count > 1 and outcome.cause in DIVIDED:
             self._sizes.shrink(count)
@@ -303,9 +303,7 @@ class MapRun:
             second = chunk.first + count // 2
             self._submit(Chunk.of(second, chunk.items[count // 2 :], chunk))
         else:
-            error = failure(outcome, ended.place)
-            outcomes = [Failed(_of_item(error, chunk.first + at)) for at in range(count)]
-            self._fill(chunk, 0, outcomes)
+            self._fill(chunk, 0, _all_failed(chunk, failure(outcome, ended.place)))
 
     def _retried(self, chunk: Chunk, outcomes: list[Any]) -> list[Any]:
         """Send items that raised once more, as often as the program allows."""
@@ -339,6 +337,10 @@ class MapRun:
         if not self._ordered:
             self._window.remove(chunk)
             self._ready.append(chunk)
+
+
+def _all_failed(chunk: Chunk, error: JobFailed) -> list[Any]:
+    return [Failed(_of_item(error, chunk.first + at)) for at in range(len(chunk.items))]
 
 
 def _of_item(error: JobFailed, index: int) -> JobFailed:

@@ -114,7 +114,7 @@ class JobOptions:
             raise ProgramError(f"retries: expected 0 to {RETRIES_MAX}, got {self.retries!r}")
         tags = (self.tags,) if isinstance(self.tags, str) else tuple(self.tags)
         if len(tags) > limits.TAGS_MAX or any(
-            not isinstance(tag, str) or not 0 < len(tag.encode()) <= limits.TAG_MAX for tag in tags
+            not 0 < len(str(tag).encode()) <= limits.TAG_MAX for tag in tags
         ):
             raise ProgramError(
                 f"tags: expected at most {limits.TAGS_MAX} texts of 1 to {limits.TAG_MAX} bytes, "

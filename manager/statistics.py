@@ -1,5 +1,6 @@
 """What a manager did, for the table at the end of a run."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from alpyne_grid.manager.core import GridCore
@@ -57,6 +58,7 @@ class Statistics:
 
 def statistics(core: GridCore) -> Statistics:
     """Return what ``core`` did so far."""
+    nothing: Counter[str] = Counter()
     nodes = tuple(
         NodeStatistics(
             key=key_to_text(link.key),
@@ -67,7 +69,7 @@ def statistics(core: GridCore) -> Statistics:
             sent_bytes=link.sent_bytes,
             received_bytes=link.received_bytes,
             **{
-                name: core.table.per_node.get(link.key, {}).get(name, 0)
+                name: core.table.per_node.get(link.key, nothing)[name]
                 for name in ("done", "failed", "moved", "retried", "fenced", "lost", "busy_ms")
             },
         )

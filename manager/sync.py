@@ -324,7 +324,11 @@ class Job:
 
         At once if it is already.
         """
-        self.job.add_done_callback(lambda _: _callbacks().submit(function, self))
+
+        def call(_: AsyncJob) -> None:
+            _callbacks().submit(function, self)
+
+        self.job.add_done_callback(call)
 
     def cancel(self) -> "Cancel":
         """End the job and all its processes; ``.wait()`` gives the receipt."""

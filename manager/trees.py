@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ async def push_tree(
         on_progress(done)
 
     done.total = len(files)
-    await _all_of([lambda f=f, r=r: push(f, r) for f, r in files], at_once)
+    await _all_of([partial(push, *file) for file in files], at_once)
     return done
 
 
@@ -113,7 +114,7 @@ async def pull_tree(
             done.size_bytes += item.size
         on_progress(done)
 
-    work = [lambda i=item: pull(i) async for item in found]
+    work = [partial(pull, item) async for item in found]
     done.total = len(work)
     await _all_of(work, at_once)
     return done
