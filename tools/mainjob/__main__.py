@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alpyne_grid.tools.mainjob.corpus import find_corpus
 from alpyne_grid.tools.mainjob.run import run
+
 from alpyne_proto.errors import AlpyneError
 
 

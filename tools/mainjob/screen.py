@@ -49,7 +49,9 @@ class Screen:
         self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int = 1
     ) -> None:
         """Print a table; all but the first ``left`` columns are aligned to the right."""
-        table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index < left else "right")
         for row in rows:

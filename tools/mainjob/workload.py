@@ -6,6 +6,7 @@
 from collections.abc import Iterable
 
 from alpyne_grid.tools.mainjob import analysis
+
 from alpyne_proto.jobobject import JobObject
 
 
