@@ -35,8 +35,9 @@ class Task:
 
     ``program`` is the job's payload (rows, see ``alpyne_proto.messages.program``), or a file with
     it, which the back end must not change or move. ``bundle`` is a file: the zip of the job's
-    modules. ``folder`` does not exist yet: the back end makes it, the program's working folder,
-    before the program runs, and removes it after the end. Sizes are bytes; 0 means no limit.
+    modules. ``folder`` does not exist yet: the back end makes it where the program needs a working
+    folder of its own (a command's) and removes it after the end; calls and sources may share an
+    empty one, which is made once per worker. Sizes are bytes; 0 means no limit.
     """
 
     execution: Execution

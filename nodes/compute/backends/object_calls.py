@@ -42,6 +42,7 @@ class ObjectCalls:
         if frame.type != FrameType.REQUEST or frame.stream_id % 2 or self._running is not None:
             raise FrameError(f"worker: frame {frame.type:#04x} on stream {frame.stream_id} here")
         order = codec.decode(frame.meta, (Shape.REQUEST,), lenient=False)
+        self._body = None
         if isinstance(order, WriteObject):
             self._body = _Body(self._link, frame)
         elif not isinstance(order, ReadObject):
@@ -65,7 +66,8 @@ class ObjectCalls:
             answer = _refusal(error.code, error)
         except (OSError, TimeoutError) as error:
             answer = _refusal(ErrorCode.INTERNAL, error)
-        self._body = None
+        if self._body is not None:
+            self._body.drop()  # a write that failed may not have taken all of it
         self._running = None  # the next request may come as soon as the answer is out
         for piece in framed(FrameType.RESPONSE, stream_id, answer, data):
             self._link.send(piece)
@@ -97,6 +99,7 @@ class _Body:
         self._waiting: deque[bytes] = deque()
         self._queued = 0
         self._ended = False
+        self._dropped = False
         self._more = asyncio.Event()
         self._add(bytes(first.payload), ended=bool(first.flags & Flags.END))
 
@@ -107,11 +110,20 @@ class _Body:
         data = bytes(memoryview(frame.payload)[limits.DATA_OFFSET :])
         self._add(data, ended=bool(frame.flags & Flags.END))
 
+    def drop(self) -> None:
+        """Let what still comes of it pass unread."""
+        self._dropped = True
+        self._waiting.clear()
+        self._queued = 0
+        self._link.resume()
+
     def _add(self, data: bytes, *, ended: bool) -> None:
+        self._ended = ended
+        if self._dropped:
+            return
         if data:
             self._waiting.append(data)
         self._queued += len(data)
-        self._ended = ended
         self._more.set()
         if self._queued > QUEUED_MAX:
             self._link.pause()

@@ -46,7 +46,7 @@ class Interpreter:
         self._functions = Functions()
         self._mark = {MARK: os.environ[MARK]}
         self._clean = CleanState(scratch)
-        self._peak = os.open("/proc/self/clear_refs", os.O_WRONLY)
+        self._peak = _open_peak()
 
     def run(self) -> None:
         """Serve until the daemon closes the socket."""
@@ -54,7 +54,8 @@ class Interpreter:
             self._serve(*taken)
 
     def _serve(self, order: RunJob, stream_id: int, program: bytes) -> None:
-        os.pwrite(self._peak, b"5", 0)  # proc(5): the peak of resident memory begins anew
+        if self._peak is not None:
+            os.pwrite(self._peak, b"5", 0)  # proc(5): the peak of resident memory begins anew
         before_s = _cpu_s(_usage(RUSAGE_SELF))
         ran, body = self._outcome(order, program)
         self._clean.flush()
@@ -119,6 +120,14 @@ def _cpu_s(own: struct_rusage) -> float:
     """Return the CPU seconds in ``own`` and of the children that were waited for."""
     ended = _usage(RUSAGE_CHILDREN)
     return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
+
+
+def _open_peak() -> int | None:
+    """Return the file by which the peak of memory is reset; None where the kernel has none."""
+    try:
+        return os.open("/proc/self/clear_refs", os.O_WRONLY)
+    except OSError:
+        return None
 
 
 def _look_as_usual() -> None:
