@@ -109,7 +109,7 @@ class OutgoingStream(BodyWriter):
         """Take bytes of the answer's body."""
         self.body.push(data, end=end, trailer=trailer)
         if end:
-            self.reset()  # of a body that the peer did not wait for
+            self.reset(text=_ANSWERED)
 
     def take_source_end(self, task: "asyncio.Task[None]") -> None:
         """The task that wrote the body has ended; where its source failed, so does the request."""
@@ -154,3 +154,4 @@ class OutgoingStream(BodyWriter):
 
 
 _MAYBE = Outcome.MAYBE
+_ANSWERED = "the peer has answered and needs no more of the body"

@@ -337,6 +337,7 @@ class Connection(Shell):
             self.log.error("hook_failed", hook=hook, error=error, at=place_of(error))
 
     def _set_ready(self) -> None:
+        self._deadline_moved = True  # from the handshake's to that of a quiet peer
         if not self._ready.done():
             self._ready.set_result(None)
 
@@ -368,7 +369,7 @@ class Connection(Shell):
 
 
 def _given_up(event: ev.StreamReset | ev.StopReceived) -> RequestFailed:
-    text = event.text or f"the peer gave up: {event.code.name}"
+    text = event.text or f"the peer needs no more of this stream ({event.code.name})"
     return RequestFailed(event.code, text, outcome=Outcome.MAYBE)
 
 

@@ -193,7 +193,7 @@ class Shell(asyncio.BufferedProtocol):
         """Have `_on_timer` called at the session's deadline, or earlier.
 
         Each record moves the deadline back; the timer is not moved with it, which would cost more
-        than to wake once too early. Only interrupts that wait for their turn move it forward.
+        than to wake once too early. What may move it forward sets `_deadline_moved`.
         """
         self._deadline_moved = False
         deadline = self.session.next_deadline()

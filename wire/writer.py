@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeGuard
 
-from alpyne_proto.errors import ErrorCode, LocalProtocolError
+from alpyne_proto.errors import ErrorCode, LocalProtocolError, Outcome, RequestFailed
 from alpyne_proto.registry import Message
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ class BodyWriter:
             if self._connection.is_open:
                 self._connection.session.reset(self.stream_id, code, text)
                 self._connection.schedule_flush()
-            self.fail(LocalProtocolError("stream: it was reset here"))
+            why = text or "the rest of the body was given up here"
+            self.fail(RequestFailed(code, why, outcome=Outcome.MAYBE))
 
     # ---- from the connection ----
 

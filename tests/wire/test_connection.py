@@ -4,10 +4,16 @@ import asyncio
 from typing import Any
 
 import pytest
-from alpyne_grid.wire import Connection, Request, RequestLost, RequestTimedOut
+from alpyne_grid.wire import Connection, Request, RequestLost, RequestTimedOut, shell
 
+from alpyne_proto import limits
 from alpyne_proto.codec import encode_row
-from alpyne_proto.errors import ConnectionLost, ErrorCode, Outcome, RequestFailed
+from alpyne_proto.errors import (
+    ConnectionLost,
+    ErrorCode,
+    Outcome,
+    RequestFailed,
+)
 from alpyne_proto.messages.access import AccountRow, GetStatus, ListAccounts, NodeStatus
 from alpyne_proto.messages.compute import (
     CancelJobs,
@@ -425,6 +431,37 @@ async def test_push_is_written_row_by_row_and_answered_at_its_end(
         assert b"".join(received) == b"onetwo"
 
 
+async def test_writer_of_a_push_is_told_when_the_peer_has_answered_without_reading(
+    peers: Any, recorder: Any
+) -> None:
+    dialling = type(recorder)()
+    dialling.add({PushEvents: lambda request: request.reply_nowait(Done())})
+    async with peers.in_memory(recorder, dialling) as (_, accepted):
+        push = await accepted.open(PushEvents(1))
+        with pytest.raises(RequestFailed, match="no more"):
+            for _ in range(100):
+                await push.write(bytes(100_000))
+        assert (await push.answer()).message == Done()
+
+
+async def test_reader_left_behind_is_told_when_its_handler_has_answered(
+    peers: Any, recorder: Any
+) -> None:
+    readers = []
+
+    async def answer_early(request: Request) -> None:
+        readers.append(asyncio.ensure_future(request.body.read(1 << 30)))
+        await asyncio.sleep(0)
+        request.reply_nowait(Done())
+
+    recorder.add({PutBlob: answer_early})
+    async with peers.in_memory(recorder) as (connection, _):
+        push = await connection.open(PUT)
+        assert (await push.answer()).message == Done()
+        with pytest.raises(RequestFailed):
+            await readers[0]
+
+
 async def test_push_says_no_room_when_nobody_reads(peers: Any, recorder: Any) -> None:
     gate = Gate()
     dialling = type(recorder)()
@@ -521,6 +558,62 @@ async def test_new_calls_are_refused_and_those_under_way_served_when_the_peer_go
         assert raised.value.outcome is Outcome.NOT_STARTED
         gate.opened.set()
         assert (await call).message == Done()
+
+
+async def test_call_that_crosses_the_peers_going_away_is_refused_as_not_started(
+    peers: Any, recorder: Any
+) -> None:
+    recorder.add({GetStatus: answer_status})
+    async with peers.in_memory(recorder) as (connection, accepted):
+        accepted.go_away()
+        with pytest.raises(RequestFailed) as raised:
+            await connection.call(GetStatus())
+        assert raised.value.code is ErrorCode.SHUTTING_DOWN
+        assert raised.value.outcome is Outcome.NOT_STARTED
+        assert raised.value.retryable
+
+
+async def test_all_that_is_answered_arrives_when_a_slow_peer_is_drained(
+    peers: Any, recorder: Any
+) -> None:
+    data = peers.chance.randbytes(200_000)
+
+    async def give(request: Request) -> None:
+        await request.reply(RESULT, data)
+
+    recorder.add({GetResult: give})
+    async with peers.in_memory(recorder, capacity=1000) as (connection, accepted):
+        answer = await connection.call(GET)
+        while accepted.has_work:  # the handler ends long before its last byte has left
+            await asyncio.sleep(0)
+        await accepted.drain()
+        accepted.close_nowait()
+        assert await answer.body.read(len(data)) == data
+
+
+async def test_silent_peer_is_given_up_and_a_living_one_is_not(
+    peers: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PING_AFTER_S", 0.02)
+    monkeypatch.setattr(limits, "DEAD_AFTER_S", 0.08)
+    monkeypatch.setattr(shell, "LINGER_S", 0.05)
+    async with peers.in_memory(recorder) as (connection, accepted):
+        await asyncio.sleep(0.2)
+        assert connection.is_open  # both are quiet, and answer each other's pings
+        accepted._transport.pause_reading()
+        await connection.wait_closed()
+        assert connection.error.code is ErrorCode.IDLE_TIMEOUT
+
+
+async def test_interrupts_beyond_the_burst_follow_as_fast_as_is_allowed(
+    peers: Any, recorder: Any
+) -> None:
+    async with peers.in_memory(recorder) as (connection, _):
+        sent = [connection.interrupt(CancelJobs((JOB,))) for _ in range(70)]
+        began = connection.loop.time()
+        await asyncio.gather(*sent)
+        assert len(recorder.interrupts) == 70
+        assert 0.1 < connection.loop.time() - began < 1.0  # 64 at once, 50 a second then
 
 
 async def test_interrupt_raises_when_the_connection_ends_first(peers: Any, recorder: Any) -> None:

@@ -108,6 +108,24 @@ async def test_redialler_waits_longer_after_each_failure_and_starts_anew_after_s
     await server.close()
 
 
+async def test_redialler_waits_longer_each_time_when_connections_end_at_once(
+    peers: Any, recorder: Any
+) -> None:
+    server = await peers.serve(recorder)
+    story, sleeps = Story(), Sleeps()
+    keeping = redialler(lambda: peers.dial(server), story, sleeps)
+    keeping.start()
+    for count in range(1, 5):
+        await until(lambda count=count: len(recorder.connected) == count)
+        await until(lambda count=count: story.told.count("up") == count)
+        recorder.connected[-1].abort()
+    await until(lambda: len(sleeps.asked) == 4)
+    assert sleeps.asked == [0.1, 0.2, 0.4, 0.8]
+    assert story.told == ["up", "down"] * 4
+    await keeping.close()
+    await server.close()
+
+
 async def test_connected_raises_what_the_last_attempt_failed_of_when_time_is_up() -> None:
     async def dial() -> Connection:
         raise DialFailed("the node is off")
