@@ -38,6 +38,7 @@ _TUPLE, _SET, _FROZENSET, _INTEGER, _ARRAY = 1, 2, 3, 4, 5
 _NUMPY, _NUMPY_SCALAR, _STDLIB = 1, 2, 3  # kinds of array
 _DTYPE = re.compile(r"[<>|][biufcSU][1-9]\d{0,8}")
 _TYPECODE = re.compile(r"[bBhHiIlLqQfd]")
+_AS_FLOAT = 1  # how msgpack reads a timestamp, which no encoder of ours makes: never as its own type
 _PATH_SHOWN = 120  # characters of a path in an error
 _SCALARS = (type(None), bool, int, float, str, bytes)
 
@@ -179,7 +180,8 @@ def _parts(value: Any) -> Iterator[tuple[Any, str, int]]:
 
 
 def _shown(key: Any) -> str:
-    text = repr(key) if type(key) in _SCALARS else type(key).__name__
+    is_short = type(key) in _SCALARS and (type(key) is not int or key.bit_length() < 64)
+    text = repr(key) if is_short else type(key).__name__  # a huge integer has no repr
     return text if len(text) <= 40 else text[:40] + "..."
 
 
@@ -204,7 +206,11 @@ def decode(data: bytes | memoryview, *, most: int = PLAIN_MAX) -> Any:
 
 def _unpack(data: bytes | memoryview, deep: int) -> Any:
     return msgpack.unpackb(
-        data, raw=False, strict_map_key=False, timestamp=0, ext_hook=_from_extension(deep)
+        data,
+        raw=False,
+        strict_map_key=False,
+        timestamp=_AS_FLOAT,
+        ext_hook=_from_extension(deep),
     )
 
 
@@ -215,7 +221,7 @@ def _from_extension(deep: int) -> Callable[[int, bytes], Any]:
                 raise CodecError(f"plain value: an integer of {len(data)} bytes")
             return int.from_bytes(data, "big", signed=True)
         if code == _ARRAY:
-            return _build_array(msgpack.unpackb(data, raw=False, max_ext_len=0, timestamp=0))
+            return _build_array(msgpack.unpackb(data, raw=False, max_ext_len=0))
         build = {_TUPLE: tuple, _SET: set, _FROZENSET: frozenset}.get(code)
         if build is None or deep == 0:
             raise CodecError(f"plain value: extension {code} is not known, or nested too deep")
