@@ -20,6 +20,7 @@ from alpyne_proto.messages.hello import CODEC_ZSTD, AcceptorHello, DiallerHello,
 from alpyne_proto.registry import Message, State
 
 TEST_S = 20.0  # after which a test that hangs is ended
+GRACE_S = 2.0  # for what was cancelled or closed to end
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,11 +40,15 @@ async def _run(test: Callable[[], Awaitable[None]]) -> None:
     loop.set_exception_handler(lambda _, context: unhandled.append(str(context)))
     async with asyncio.timeout(TEST_S):
         await test()
-        for _ in range(20):  # what was cancelled or closed needs some turns of the loop
-            await asyncio.sleep(0)
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    assert left == []
+        deadline = loop.time() + GRACE_S
+        while _left() and loop.time() < deadline:
+            await asyncio.sleep(0.001)
+    assert _left() == []
     assert unhandled == []
+
+
+def _left() -> list[Any]:
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 @dataclass
