@@ -1,11 +1,11 @@
-"""What is in flight on a data node: operations, the keys they write to, accounts, jobs."""
+"""What is in flight on a data node: operations and the keys they write to."""
 
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
 from alpyne_grid.nodes.data.events import ContainerAsked, DeleteAsked, PutAsked
-from alpyne_grid.nodes.data.records import Descriptor, ObjectKey, ObjectRecord, Staged, Usage
+from alpyne_grid.nodes.data.records import Descriptor, ObjectKey, ObjectRecord, Staged
 
 from alpyne_proto.errors import AlpyneError, ErrorCode
 
@@ -33,6 +33,8 @@ SlotKey = ObjectKey | tuple[bytes, bytes]
 
 @dataclass(slots=True)
 class Operation:
+    """A request that changes something, from when it is asked until it is answered."""
+
     asked: Asked
     phase: Phase
     story: deque[str]
@@ -51,20 +53,6 @@ class Slot:
     current: ObjectRecord | Descriptor | None = None
     storing: int | None = None  # the operation
     waiting: deque[int] = field(default_factory=deque)
-
-
-@dataclass(slots=True)
-class Account:
-    used: Usage
-    reserved: int = 0
-
-
-@dataclass(slots=True)
-class Job:
-    """A job with operations in flight: the highest (allocation, attempt) seen of it."""
-
-    users: int = 0
-    highest: tuple[int, int] = (0, 0)
 
 
 def slot_key(asked: Asked) -> SlotKey:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 
 from alpyne_grid.nodes.config import NodeConfig
-from alpyne_grid.nodes.data.backends import local
 from alpyne_grid.nodes.data.backends.base import BackendSetup, DataBackend
+from alpyne_grid.nodes.data.backends.local import LocalBackend
+from alpyne_grid.nodes.data.backends.local_schema import SCHEMA
 from alpyne_grid.nodes.data.driver import ObjectDriver
 from alpyne_grid.nodes.data.object_table import ObjectTable
 from alpyne_grid.nodes.data.service import data_handlers
@@ -34,7 +35,7 @@ class DataNode:
     def __init__(
         self,
         config: NodeConfig,
-        make_backend: Callable[[BackendSetup], DataBackend] = local.LocalBackend,
+        make_backend: Callable[[BackendSetup], DataBackend] = LocalBackend,
     ) -> None:
         self._config = config
         self._make_backend = make_backend
@@ -59,7 +60,7 @@ class DataNode:
     async def start(self) -> None:
         """Open the state folder, recover, serve. Raises StateError or OSError."""
         host = self._host
-        await host.open(local.SCHEMA)
+        await host.open(SCHEMA)
         try:
             folder = self._config.state / "objects"
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -15,9 +15,7 @@ from typing import Any
 from alpyne_grid.nodes.data import events as ev
 from alpyne_grid.nodes.data.in_flight import (
     STORY,
-    Account,
     Asked,
-    Job,
     Operation,
     Phase,
     Slot,
@@ -26,25 +24,22 @@ from alpyne_grid.nodes.data.in_flight import (
     move,
     slot_key,
 )
+from alpyne_grid.nodes.data.ledger import Accounts, Fences
 from alpyne_grid.nodes.data.records import (
     Change,
     Cutoffs,
     Descriptor,
-    KeepContainer,
     ObjectRecord,
     Publish,
     RaiseFence,
-    Refresh,
     Usage,
 )
 from alpyne_grid.nodes.data.rules import (
-    ROWS_MAX,
     Refusal,
-    check_fence,
-    check_quota,
     check_version,
-    is_repeat,
+    container_changes,
     no_container,
+    object_changes,
 )
 
 from alpyne_proto.errors import ErrorCode
@@ -59,12 +54,12 @@ class ObjectTable:
     """The write side of a data node. ``usages``: what each account keeps at the start."""
 
     def __init__(self, usages: Mapping[bytes, Usage]) -> None:
-        self._accounts = {owner: Account(used) for owner, used in usages.items()}
+        self._accounts = Accounts(usages)
+        self._fences = Fences()
         self._operations: dict[int, Operation] = {}
         self._slots: dict[SlotKey, Slot] = {}
-        self._jobs: dict[tuple[bytes, bytes], Job] = {}
         self._batches: dict[int, int] = {}  # batch -> operation
-        self._fence_batches: dict[int, tuple[bytes, bytes]] = {}  # batch -> job
+        self._fence_batches: dict[int, RaiseFence] = {}
         self._last_batch = 0
         self._effects: list[ev.Effect] = []
         self._now_ms = 0
@@ -76,8 +71,7 @@ class ObjectTable:
 
     def used_bytes(self, owner: bytes) -> int:
         """Return what ``owner`` keeps, in bytes."""
-        account = self._accounts.get(owner)
-        return account.used.size_bytes if account is not None else 0
+        return self._accounts.used(owner).size_bytes
 
     def handle(self, event: ev.Event, now_ms: int) -> list[ev.Effect]:
         """Take ``event`` and return what is to be done, in order.
@@ -111,10 +105,8 @@ class ObjectTable:
             wanted = asked.descriptor.container_id
             self._effects.append(ev.LoadContainer(asked.op, asked.owner, wanted))
             return
-        job_id = b""
-        if asked.epoch is not None:
-            job_id = asked.epoch.job_id
-            self._jobs.setdefault((asked.key.owner, job_id), Job()).users += 1
+        self._fences.enter(asked.key.owner, asked.epoch)
+        job_id = asked.epoch.job_id if asked.epoch is not None else b""
         self._effects.append(ev.Load(asked.op, asked.key, job_id))
 
     def _advance(self, event: Any) -> None:
@@ -140,21 +132,19 @@ class ObjectTable:
         if not slot.is_loaded:
             # Otherwise what is held here is newer: nobody else writes.
             slot.is_loaded, slot.current = True, event.found.current
-        account = self._account(asked.key.owner)
         try:
             if not event.found.has_container:
                 raise Refusal(ErrorCode.NOT_FOUND, no_container(asked.key.container_id))
-            self._raise_fence(asked, event.found.fence)
+            self._see_execution(asked, event.found.fence)
             self._judge(asked, slot)
             if isinstance(asked, ev.PutAsked):
-                check_quota(asked.size, account.used, account.reserved, asked.quota_bytes)
+                self._accounts.reserve(asked.key.owner, asked.size, asked.quota_bytes)
+                operation.reserved = asked.size
         except Refusal as refusal:
             self._refuse(operation, refusal)
             return
         if isinstance(asked, ev.PutAsked):
             move(operation, Phase.RECEIVING)
-            operation.reserved = asked.size
-            account.reserved += asked.size
             self._effects.append(ev.Receive(asked.op))
         else:
             self._enqueue(operation, slot)
@@ -189,14 +179,24 @@ class ObjectTable:
 
     def _store(self, operation: Operation, slot: Slot) -> None:
         """Judge the operation against what stands there now, and store it or end it."""
-        asked = operation.asked
+        asked, current = operation.asked, slot.current
+        changes: list[Change]
         try:
-            changes = self._changes(operation, slot)
+            if isinstance(asked, ev.ContainerAsked):
+                assert current is None or isinstance(current, Descriptor)
+                operation.outcome, changes = container_changes(asked, current)
+                if current is None:
+                    self._accounts.check_names(asked.owner)
+            else:
+                record = self._judge(asked, slot)
+                operation.outcome, changes = object_changes(
+                    asked, record, operation.staged, self._now_ms
+                )
         except Refusal as refusal:
             self._refuse(operation, refusal)
             return
         if not changes:
-            self._answer(operation, slot.current)
+            self._answer(operation, operation.outcome)
             return
         move(operation, Phase.STORING)
         slot.storing = asked.op
@@ -204,51 +204,10 @@ class ObjectTable:
         self._batches[batch] = asked.op
         self._effects.append(ev.Store(batch, tuple(changes)))
 
-    def _changes(self, operation: Operation, slot: Slot) -> list[Change]:
-        asked = operation.asked
-        if isinstance(asked, ev.ContainerAsked):
-            return self._descriptor_changes(operation, asked, slot)
-        self._judge(asked, slot)
-        current = slot.current
-        assert current is None or isinstance(current, ObjectRecord)
-        staged = operation.staged
-        if is_repeat(asked, current):
-            assert current is not None
-            if staged is None:
-                return []
-            if staged.sha256 != current.sha256:
-                raise Refusal(
-                    ErrorCode.VERSION_CONFLICT,
-                    f"object {asked.key.path!a}: version {asked.version} exists with other bytes; "
-                    "put with a higher counter",
-                )
-            operation.outcome = current
-            return [Refresh(asked.key, staged)]
-        record = ObjectRecord(asked.version, deleted=True, modified_at_ms=self._now_ms)
-        if staged is not None:
-            record = ObjectRecord(asked.version, staged.size, staged.sha256, False, self._now_ms)
-        operation.outcome = record
-        changes: list[Change] = [Publish(asked.key, record, current, staged, self._now_ms)]
-        if asked.epoch is not None:
-            changes.append(RaiseFence(asked.key.owner, asked.epoch, self._now_ms))
-        return changes
-
-    def _descriptor_changes(
-        self, operation: Operation, asked: ev.ContainerAsked, slot: Slot
-    ) -> list[Change]:
-        current, wanted = slot.current, asked.descriptor
-        assert current is None or isinstance(current, Descriptor)
-        if current is not None and wanted.version <= current.version:
-            return []
-        if current is None and self._account(asked.owner).used.rows >= ROWS_MAX:
-            raise Refusal(ErrorCode.QUOTA_EXCEEDED, f"account: {ROWS_MAX} names are kept already")
-        operation.outcome = wanted
-        return [KeepContainer(asked.owner, wanted, current is None)]
-
     def _batch_ended(self, event: ev.Stored | ev.StoreFailed) -> None:
-        job = self._fence_batches.pop(event.batch, None)
-        if job is not None:
-            self._leave_job(job)
+        fence = self._fence_batches.pop(event.batch, None)
+        if fence is not None:
+            self._fences.leave(fence.owner, fence.epoch)
             return
         op = self._batches.pop(event.batch, None)
         if op is None:
@@ -259,7 +218,7 @@ class ObjectTable:
         if isinstance(event, ev.Stored):
             self._adopt(operation, slot)
             operation.staged = None
-            self._answer(operation, slot.current)
+            self._answer(operation, operation.outcome)
         else:
             text = "the node could not store the change; nothing was changed; try again later"
             self._refuse(operation, Refusal(ErrorCode.STORE_FAILED, text, retryable=True))
@@ -272,44 +231,34 @@ class ObjectTable:
         outcome = operation.outcome
         if isinstance(asked, ev.ContainerAsked):
             if slot.current is None:
-                self._use(asked.owner, Usage(0, 1))
+                self._accounts.add(asked.owner, Usage(0, 1))
         elif outcome is not slot.current:
             assert isinstance(outcome, ObjectRecord)
             previous = slot.current
             assert previous is None or isinstance(previous, ObjectRecord)
-            self._use(asked.key.owner, Publish(asked.key, outcome, previous, None, 0).adds)
+            self._accounts.add(asked.key.owner, Publish(asked.key, outcome, previous, None, 0).adds)
         slot.current = outcome
 
     # ---- rules ----
 
-    def _judge(self, asked: ev.PutAsked | ev.DeleteAsked, slot: Slot) -> None:
+    def _judge(self, asked: ev.PutAsked | ev.DeleteAsked, slot: Slot) -> ObjectRecord | None:
+        """Return the current version. Raises Refusal where the operation must not happen."""
         current = slot.current
         assert current is None or isinstance(current, ObjectRecord)
-        if asked.epoch is not None:
-            check_fence(asked.epoch, self._jobs[asked.key.owner, asked.epoch.job_id].highest)
+        self._fences.check(asked.key.owner, asked.epoch)
         check_version(asked, current)
-        frees = isinstance(asked, ev.DeleteAsked) and current is not None
-        if not frees and self._account(asked.key.owner).used.rows >= ROWS_MAX:
-            raise Refusal(
-                ErrorCode.QUOTA_EXCEEDED,
-                f"account: {ROWS_MAX} names are kept already, tombstones and versions superseded "
-                "within the last hour included; delete objects, or ask for another node",
-            )
+        if isinstance(asked, ev.PutAsked) or current is None:  # what frees is never refused
+            self._accounts.check_names(asked.key.owner)
+        return current
 
-    def _raise_fence(self, asked: ev.PutAsked | ev.DeleteAsked, stored: tuple[int, int]) -> None:
+    def _see_execution(self, asked: ev.PutAsked | ev.DeleteAsked, stored: tuple[int, int]) -> None:
         """Note the job's execution; a higher one than any before is stored at once."""
-        if asked.epoch is None:
-            return
-        key = asked.key.owner, asked.epoch.job_id
-        job = self._jobs[key]
-        job.highest = max(job.highest, stored)
-        pair = asked.epoch.allocation, asked.epoch.attempt
-        if pair > job.highest:
-            job.highest = pair
-            job.users += 1
+        owner, epoch = asked.key.owner, asked.epoch
+        if epoch is not None and self._fences.see(owner, epoch, stored):
+            fence = RaiseFence(owner, epoch, self._now_ms)
+            self._fences.enter(owner, epoch)  # until it is stored
             batch = self._next_batch()
-            self._fence_batches[batch] = key
-            fence = RaiseFence(asked.key.owner, asked.epoch, self._now_ms)
+            self._fence_batches[batch] = fence
             self._effects.append(ev.Store(batch, (fence,)))
 
     # ---- retention ----
@@ -321,7 +270,7 @@ class ObjectTable:
 
     def _swept(self, event: ev.SweepDone) -> None:
         for owner, freed in event.swept.freed.items():
-            self._use(owner, Usage(-freed.size_bytes, -freed.rows))
+            self._accounts.add(owner, Usage(-freed.size_bytes, -freed.rows))
         if event.swept.more:
             self._sweep()
 
@@ -357,24 +306,8 @@ class ObjectTable:
             del self._slots[key]
         if isinstance(asked, ev.ContainerAsked):
             return
-        if operation.reserved:
-            self._account(asked.key.owner).reserved -= operation.reserved
-        if asked.epoch is not None:
-            self._leave_job((asked.key.owner, asked.epoch.job_id))
-
-    def _leave_job(self, key: tuple[bytes, bytes]) -> None:
-        job = self._jobs[key]
-        job.users -= 1
-        if not job.users:
-            del self._jobs[key]
-
-    def _account(self, owner: bytes) -> Account:
-        return self._accounts.setdefault(owner, Account(Usage()))
-
-    def _use(self, owner: bytes, more: Usage) -> None:
-        account = self._account(owner)
-        used = account.used
-        account.used = Usage(used.size_bytes + more.size_bytes, used.rows + more.rows)
+        self._accounts.release(asked.key.owner, operation.reserved)
+        self._fences.leave(asked.key.owner, asked.epoch)
 
     def _next_batch(self) -> int:
         self._last_batch += 1

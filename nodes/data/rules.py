@@ -1,7 +1,18 @@
 """The rules of a data node's writes: versions, conditions, fences, quotas."""
 
-from alpyne_grid.nodes.data.events import DeleteAsked, PutAsked
-from alpyne_grid.nodes.data.records import JobEpoch, ObjectRecord, Usage
+from alpyne_grid.nodes.data.events import ContainerAsked, DeleteAsked, PutAsked
+from alpyne_grid.nodes.data.records import (
+    Change,
+    Descriptor,
+    JobEpoch,
+    KeepContainer,
+    ObjectRecord,
+    Publish,
+    RaiseFence,
+    Refresh,
+    Staged,
+    Usage,
+)
 
 from alpyne_proto.errors import ErrorCode
 from alpyne_proto.messages.data import Expect
@@ -84,6 +95,45 @@ def check_quota(size: int, used: Usage, reserved: int, quota_bytes: int) -> None
             f"{coming}; delete objects (their bytes count for one more hour), or ask the node's "
             "administrator for more",
         )
+
+
+def object_changes(
+    asked: PutAsked | DeleteAsked,
+    current: ObjectRecord | None,
+    staged: Staged | None,
+    now_ms: int,
+) -> tuple[ObjectRecord, list[Change]]:
+    """Return what stands there afterwards, and the changes that bring it about.
+
+    No changes: it stands there already. Raises Refusal for a repeat with other bytes.
+    """
+    if current is not None and is_repeat(asked, current):
+        if staged is None:
+            return current, []
+        if staged.sha256 != current.sha256:
+            raise Refusal(
+                ErrorCode.VERSION_CONFLICT,
+                f"object {asked.key.path!a}: version {asked.version} exists with other bytes; "
+                "put with a higher counter",
+            )
+        return current, [Refresh(asked.key, staged)]
+    record = ObjectRecord(asked.version, deleted=True, modified_at_ms=now_ms)
+    if staged is not None:
+        record = ObjectRecord(asked.version, staged.size, staged.sha256, False, now_ms)
+    changes: list[Change] = [Publish(asked.key, record, current, staged, now_ms)]
+    if asked.epoch is not None:
+        changes.append(RaiseFence(asked.key.owner, asked.epoch, now_ms))
+    return record, changes
+
+
+def container_changes(
+    asked: ContainerAsked, current: Descriptor | None
+) -> tuple[Descriptor, list[Change]]:
+    """Return the descriptor that stands there afterwards, and the changes: the higher one wins."""
+    wanted = asked.descriptor
+    if current is not None and wanted.version <= current.version:
+        return current, []
+    return wanted, [KeepContainer(asked.owner, wanted, current is None)]
 
 
 def _said(record: ObjectRecord) -> str:

@@ -12,20 +12,12 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 from alpyne_grid.nodes.data.backends import local_rows as sql
 from alpyne_grid.nodes.data.backends.base import PAGE, BackendSetup, Content, Data, Stage
-from alpyne_grid.nodes.data.backends.local_files import (
-    BLOCK,
-    CHECK,
-    BlobFiles,
-    BlockVerifier,
-    FileStage,
-    checks_of,
-    unlink,
-)
+from alpyne_grid.nodes.data.backends.local_content import LocalContent, Shelf
+from alpyne_grid.nodes.data.backends.local_files import BlobFiles, FileStage, checks_of, unlink
 from alpyne_grid.nodes.data.backends.local_rows import LocalBlob
 from alpyne_grid.nodes.data.records import (
     Change,
@@ -33,7 +25,6 @@ from alpyne_grid.nodes.data.records import (
     Cutoffs,
     Descriptor,
     Found,
-    ObjectCorrupt,
     ObjectKey,
     ObjectPage,
     ObjectRecord,
@@ -46,39 +37,25 @@ from alpyne_grid.nodes.data.records import (
     Version,
 )
 from alpyne_grid.nodes.store import Statement, StoreFailed
-from alpyne_grid.wire.files import FileBody
 from alpyne_grid.wire.log import Log
 
-SCHEMA = sql.SCHEMA
 INLINE_MAX = 32 * 1024  # where a commit's bytes begin to cost more than a file's flushes
-CHUNK = 1 << 20  # bytes read at once while few read; fewer when many do, to bound memory
 SCAN = 1000  # rows that one page looks at on the event loop's thread, some milliseconds
 TRASH_BATCH = 256
-OPEN_TRIES = 3  # times that a file may be replaced while it is being opened
 RESERVE = 64 << 20  # bytes of the disk that contents leave to the database
 MEMBER = 32  # bytes of a member's key
 
 
-@dataclass(slots=True)
-class Blob:
-    """Where a content stands: in ``file``, or in ``data`` with its ``checks``."""
-
-    no: int
-    file: str
-    checks: bytes
-    data: bytes
-
-
 class LocalBackend:
-    """Keeps objects in ``setup.folder`` and their names in ``setup.store`` (with SCHEMA)."""
+    """Keeps objects in ``setup.folder``, and their names in ``setup.store``."""
 
     def __init__(self, setup: BackendSetup) -> None:
         self._store = setup.store
         self._folder = setup.folder
         self._files = BlobFiles(setup.folder)
         self._orphans: asyncio.Task[None] | None = None
+        self._shelf = Shelf(self._store, self._files)
         self._log = Log("data.local")
-        self.readers = 0  # contents being read from files
 
     async def start(self) -> None:
         """Remove what an earlier run left; files that no row names go in the background."""
@@ -206,61 +183,14 @@ class LocalBackend:
             found = sql.record_of(rows[0][:6]) if rows else None
         if found is None or found.deleted:
             return found
-        no, file, checks, data = rows[0][6:]
-        return LocalContent(self, key, found, Blob(no, file, checks, data))
+        file, checks, data = rows[0][6:]  # None where a damaged database has lost the blob
+        blob = LocalBlob(file or "", checks or b"", data or b"")
+        return LocalContent(self._shelf, key, found, blob)
 
     async def corrupt(self, owner: bytes, limit: int) -> Sequence[ObjectKey]:
         """Return objects that were found damaged and not put again since."""
         rows = self._store.read(sql.DAMAGED, (owner, limit))
         return [ObjectKey(owner, container_id, path) for container_id, path in rows]
-
-    # ---- for LocalContent ----
-
-    async def open_file(
-        self, key: ObjectKey, blob: Blob, size: int, first: int, blocks: int
-    ) -> tuple[int, bytes]:
-        """Return a descriptor of the blob's file, and the checks of some of its blocks.
-
-        Raises ObjectCorrupt.
-        """
-        loop = asyncio.get_running_loop()
-        for _ in range(OPEN_TRIES):
-            # Read anew each time: the file may be replaced by another with the same bytes.
-            part = (first * CHECK + 1, blocks * CHECK)
-            rows = self._store.read(sql.FILE_AND_CHECKS, (*part, blob.no))
-            if not rows:
-                break
-            blob.file, checks = rows[0]
-            path = self._files.path_of(key.owner, blob.file)
-            try:
-                return await loop.run_in_executor(self._files.readers, _open, path, size), checks
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise ObjectCorrupt(f"its file cannot be read ({error.strerror})") from None
-        raise ObjectCorrupt("its file is missing")
-
-    def read_ahead(self, descriptor: int, first: int, length: int, checks: bytes) -> FileBody:
-        """Return checked bytes of a file from the beginning of block ``first``."""
-        chunk = max(BLOCK, CHUNK // (1 + self.readers // 16))
-        return FileBody(
-            descriptor,
-            offset=first * BLOCK,
-            length=length,
-            chunk=chunk - chunk % BLOCK,
-            tap=BlockVerifier(checks, first).feed,
-            executor=self._files.readers,
-        )
-
-    def report_damage(self, key: ObjectKey, blob: Blob, why: str) -> None:
-        """Remember that a blob is damaged, until the same bytes are put again."""
-        self._log.error("object_damaged", container=key.container_id, blob=blob.no, why=why)
-        container = (key.owner, key.container_id)
-        batch = (
-            (sql.MARK_DAMAGED, (blob.no, blob.file)),
-            (sql.NOTE_DAMAGED, (key.owner, *container, key.path)),
-        )
-        self._store.write(batch, lambda error: None)  # a lost note comes back with the next read
 
     # ---- upkeep ----
 
@@ -285,62 +215,6 @@ class LocalBackend:
             removed += len(orphans)
         if removed:
             self._log.info("orphans_removed", files=removed)
-
-
-class LocalContent:
-    """The bytes of one version."""
-
-    def __init__(
-        self, backend: LocalBackend, key: ObjectKey, record: ObjectRecord, blob: Blob
-    ) -> None:
-        self.record = record
-        self._backend = backend
-        self._key = key
-        self._blob = blob
-
-    async def chunks(self, offset: int, length: int) -> AsyncIterator[Data]:
-        """Yield checked bytes. Raises ObjectCorrupt."""
-        if not length:
-            return
-        try:
-            if self._blob.file:
-                async for chunk in self._file_chunks(offset, length):
-                    yield chunk
-                return
-            data = self._blob.data
-            if len(data) != self.record.size or checks_of(data) != self._blob.checks:
-                raise ObjectCorrupt("its row has a wrong checksum")
-            yield memoryview(data)[offset : offset + length]
-        except ObjectCorrupt as error:
-            self._backend.report_damage(self._key, self._blob, str(error))
-            raise ObjectCorrupt(
-                f"{sql.key_text(self._key)}: damaged on this node: {error}; read another copy, "
-                "and put the object again"
-            ) from None
-
-    async def _file_chunks(self, offset: int, length: int) -> AsyncIterator[Data]:
-        backend, size = self._backend, self.record.size
-        first, behind = offset // BLOCK, -(-(offset + length) // BLOCK)
-        descriptor, checks = await backend.open_file(
-            self._key, self._blob, size, first, behind - first
-        )
-        backend.readers += 1
-        try:
-            whole = min(size, behind * BLOCK) - first * BLOCK
-            skip, left = offset - first * BLOCK, length
-            body = aiter(backend.read_ahead(descriptor, first, whole, checks))
-            assert isinstance(body, AsyncGenerator), "its end must not outlive the descriptor"
-            async with contextlib.aclosing(body):
-                async for chunk in body:
-                    piece = memoryview(chunk)[skip : skip + left]
-                    skip = 0
-                    left -= len(piece)
-                    yield piece
-        except OSError as error:
-            raise ObjectCorrupt(f"its file cannot be read ({error.strerror})") from None
-        finally:
-            backend.readers -= 1
-            os.close(descriptor)
 
 
 class _RowStage:
@@ -373,14 +247,3 @@ def _entry(row: tuple[bytes, str, int, bytes, int, bytes, int, int]) -> Containe
     return ContainerEntry(
         Descriptor(container_id, name, copies, members, version), objects, size_bytes
     )
-
-
-def _open(path: "os.PathLike[str]", size: int) -> int:
-    """In a thread: open a file of exactly ``size`` bytes."""
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    descriptor = os.open(path, flags)
-    found = os.fstat(descriptor).st_size
-    if found != size:
-        os.close(descriptor)
-        raise ObjectCorrupt(f"its file has {found} bytes, expected {size}")
-    return descriptor

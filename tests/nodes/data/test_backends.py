@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alpyne_grid.nodes.data.backends.base import BackendSetup, DataBackend
-from alpyne_grid.nodes.data.backends.local import SCHEMA, LocalBackend
+from alpyne_grid.nodes.data.backends.local import LocalBackend
+from alpyne_grid.nodes.data.backends.local_schema import SCHEMA
 from alpyne_grid.nodes.store import CommitStore
 from backend_contract import DataBackendContract, DurableBackendContract
 from dict_backend import DictBackend

@@ -19,6 +19,7 @@ from alpyne_grid.nodes.data.backends.local_files import (
     BlockVerifier,
     checks_of,
 )
+from alpyne_grid.nodes.data.backends.local_schema import SCHEMA
 from alpyne_grid.nodes.data.records import (
     KeepContainer,
     ObjectCorrupt,
@@ -44,7 +45,7 @@ class Disk:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[LocalBackend]:
-        store = CommitStore.open(self.folder / "node.db", (local.SCHEMA,))
+        store = CommitStore.open(self.folder / "node.db", (SCHEMA,))
         backend = LocalBackend(BackendSetup(self.objects, store))
         await backend.start()
         try:
@@ -219,6 +220,16 @@ async def test_local_never_returns_a_damaged_row(disk: Disk) -> None:
         await backend._store.commit([("UPDATE data_blobs SET data = ?", (SMALL[:-1] + b"?",))])
         with pytest.raises(ObjectCorrupt):
             await read(backend, "a")
+
+
+async def test_local_says_damaged_when_the_row_of_the_content_is_lost(disk: Disk) -> None:
+    async with disk.opened() as backend:
+        await publish(backend, "a", 1, SMALL)
+        await publish(backend, "b", 1, LARGE)
+        await backend._store.commit([("DELETE FROM data_blobs", ())])
+        for path in "ab":
+            with pytest.raises(ObjectCorrupt):
+                await read(backend, path)
 
 
 async def test_local_serves_again_when_the_same_bytes_are_put_again(disk: Disk) -> None:

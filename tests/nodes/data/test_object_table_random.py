@@ -153,8 +153,8 @@ class TableMachine(RuleBasedStateMachine):
         # Each staged body was either published or discarded, once.
         assert Counter(s.handle for s in self.kept) == Counter(s.handle for s in self.given)
         table = self.table
-        assert (table._slots, table._jobs, table._batches, table._fence_batches) == ({},) * 4
-        assert all(account.reserved == 0 for account in table._accounts.values())
+        assert (table._slots, table._batches, table._fence_batches) == ({},) * 3
+        assert (len(table._fences), table._accounts.reserved) == (0, 0)
 
 
 TableMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
