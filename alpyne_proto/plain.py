@@ -38,7 +38,7 @@ _TUPLE, _SET, _FROZENSET, _INTEGER, _ARRAY = 1, 2, 3, 4, 5
 _NUMPY, _NUMPY_SCALAR, _STDLIB = 1, 2, 3  # kinds of array
 _DTYPE = re.compile(r"[<>|][biufcSU][1-9]\d{0,8}")
 _TYPECODE = re.compile(r"[bBhHiIlLqQfd]")
-_AS_FLOAT = 1  # how msgpack reads a timestamp, which no encoder of ours makes: never as its own type
+_AS_FLOAT = 1  # how msgpack reads timestamps, which no encoder of ours makes: not as its own type
 _PATH_SHOWN = 120  # characters of a path in an error
 _SCALARS = (type(None), bool, int, float, str, bytes)
 
