@@ -1,6 +1,6 @@
 """Recursive Fibonacci numbers, shipped from this script: no code of it is installed on the nodes.
 
-    python examples/fibonacci.py [N]
+python examples/fibonacci.py [N]
 """
 
 import sys

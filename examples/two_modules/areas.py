@@ -1,6 +1,6 @@
 """A script whose functions live in a second module beside it.
 
-    python examples/two_modules/areas.py
+python examples/two_modules/areas.py
 """
 
 import geometry

@@ -80,17 +80,12 @@ def _digest(body: list[ast.stmt]) -> bytes:
 
 
 def merge(left: Report, right: Report) -> Report:
-    """Return the report of all files of ``left`` and then all of ``right``; changes neither."""
-    names = Counter(left["names"])
-    names.update(right["names"])
-    bodies = {digest: list(places) for digest, places in left["bodies"].items()}
+    """Add ``right``, the report of the files behind those of ``left``, to ``left``; return that."""
+    left["modules"].update(right["modules"])
+    left["names"].update(right["names"])
     for digest, places in right["bodies"].items():
-        bodies.setdefault(digest, []).extend(places)
-    return {
-        "modules": {**left["modules"], **right["modules"]},
-        "names": names,
-        "bodies": bodies,
-    }
+        left["bodies"].setdefault(digest, []).extend(places)
+    return left
 
 
 def empty() -> Report:

@@ -10,20 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
+import analysis
+import ending
+import workload
 from alpyne_grid.manager import JobState, Manager
 from alpyne_grid.manager.identity import create_account
 from alpyne_grid.manager.trees import Transfer
 from alpyne_grid.tools.cluster import Daemon, LocalCluster
-from alpyne_grid.tools.mainjob import analysis, ending, workload
-from alpyne_grid.tools.mainjob.corpus import Corpus
-from alpyne_grid.tools.mainjob.faults import FaultMissed, Killing, OpenRead
-from alpyne_grid.tools.mainjob.screen import Screen, counted, megabytes
+from corpus import Corpus
+from faults import FaultMissed, Killing, OpenRead
+from screen import Screen, counted, megabytes
 
 from alpyne_proto.address import Address, key_to_text
 
 COPIES = 2
-SLOTS = "1"  # of each compute node; two workers are as many as two cores can feed
+SLOTS = "2"  # of each compute node; one node is left in the end
+CHUNK = 16  # files of one job: few jobs, so that little goes from the manager to the nodes
 ARCHIVE = "corpus.tar"
 WATCHED_JOBS = 8  # the newest of each node
 ARCHIVE_MIN = 16 << 20  # more than a stream's credit and two sockets hold
@@ -58,8 +60,6 @@ class MainJob:
     def __init__(
         self, grid: Manager, corpus: Corpus, cluster: LocalCluster, screen: Screen
     ) -> None:
-        for module in (analysis, workload):
-            cloudpickle.register_pickle_by_value(module)
         self._grid = grid
         self._corpus = corpus
         self._screen = screen
@@ -94,7 +94,7 @@ class MainJob:
             wanted = list(self._grid.filter(workload.is_wanted, everything))
         with self._screen.step("analyse on the compute nodes", len(wanted)) as done:
             killing = self._kill(read)
-            parts = self._grid.map(workload.report_of, wanted, into=self._reports)
+            parts = self._grid.map(workload.report_of, wanted, into=self._reports, chunk=CHUNK)
             reports = list(counted(parts, done))
             killing.join()
         with self._screen.step("reduce in a tree on the nodes", len(reports)) as done:

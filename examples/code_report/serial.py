@@ -19,11 +19,7 @@ def main() -> int:
         path = line.rstrip("\n")
         source = (folder / path).read_bytes()
         if analysis.has_definitions(source):
-            one = analysis.analyse(path, source)
-            report["modules"].update(one["modules"])
-            report["names"].update(one["names"])
-            for digest, places in one["bodies"].items():
-                report["bodies"].setdefault(digest, []).extend(places)
+            report = analysis.merge(report, analysis.analyse(path, source))
     json.dump(analysis.canonical(report), sys.stdout)
     return 0
 

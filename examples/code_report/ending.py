@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+import analysis
 from alpyne_grid.manager import Statistics
-from alpyne_grid.tools.mainjob import analysis
-from alpyne_grid.tools.mainjob.screen import Screen, megabytes
+from screen import Screen, megabytes
 
 SHARE_MAX = 0.05  # of the input: what may go from the manager to the compute nodes
 

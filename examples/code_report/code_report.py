@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from alpyne_grid.tools.mainjob.corpus import find_corpus
-from alpyne_grid.tools.mainjob.run import run
+from corpus import find_corpus
+from run import run
 
 from alpyne_proto.errors import AlpyneError
 

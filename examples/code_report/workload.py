@@ -1,11 +1,10 @@
-"""What the main job ships to the nodes: small functions over objects, sent by value.
+"""What the main job runs on the nodes: small functions over objects.
 
-``analysis`` travels with them, so that nothing of this folder is installed on a node.
+This module and ``analysis`` travel to the nodes with the job, as everything beside the main script
+that it imports does; nothing of this folder is installed there.
 """
 
-from collections.abc import Iterable
-
-from alpyne_grid.tools.mainjob import analysis
+import analysis
 
 from alpyne_proto.jobobject import JobObject
 
@@ -23,10 +22,3 @@ def report_of(source: JobObject) -> analysis.Report:
 def merged(left: analysis.Report, right: analysis.Report) -> analysis.Report:
     """Combine the reports of two neighbouring runs of files."""
     return analysis.merge(left, right)
-
-
-def modules_to_ship() -> Iterable[object]:
-    """Return the modules that must be pickled by value."""
-    from alpyne_grid.tools.mainjob import workload
-
-    return (analysis, workload)
