@@ -145,7 +145,8 @@ def _build(kind: NodeKind, given: dict[str, Any], environment: Mapping[str, str]
             values[name] = _whole(name, values[name])
     for name in ("state", "address_file"):
         if values.get(name) is not None:
-            values[name] = Path(values[name]).expanduser()
+            # Absolute, because workers have working folders of their own.
+            values[name] = Path(values[name]).expanduser().absolute()
     values["labels"] = tuple(values.get("labels", ()))
     try:
         values["registration"] = Registration(values["registration"])
