@@ -427,6 +427,18 @@ def test_table_retries_no_job_that_hit_a_limit(grid: Driver, state: JobState, ca
     assert grid.delivered()[0].outcome.state is state
 
 
+def test_table_takes_no_result_of_an_older_allocation_from_the_node_that_has_the_newer(
+    grid: Driver,
+) -> None:
+    grid.up(A)
+    grid.add(retries=1)
+    grid.answer(A)
+    grid.event(A, JobState.FAILED, allocation=1, cause=Cause.CRASH)
+    grid.answer(A)
+    grid.event(A, JobState.DONE, allocation=1, attempt=2)
+    assert grid.delivered() == []
+
+
 # --- large results ------------------------------------------------------------------------------
 
 
