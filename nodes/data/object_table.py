@@ -47,7 +47,7 @@ from alpyne_proto.errors import ErrorCode
 SUPERSEDED_KEPT_MS = 3_600_000  # so that a reader of an exact version can finish
 TOMBSTONES_KEPT_MS = 30 * 86_400_000  # a member that was away so long must not bring objects back
 FENCES_KEPT_MS = 30 * 86_400_000  # no execution of a job comes so late
-SWEEP_ROWS = 500  # one batch; bounds how long other commits wait for it
+SWEEP_ROWS = 200  # one batch, some 12 ms: bounds how long other commits wait for it
 
 
 class ObjectTable:
