@@ -9,7 +9,16 @@ from alpyne_grid.tools.spec_source import named_values
 
 from alpyne_proto import errors, frame, limits, registry
 from alpyne_proto.fields import Choice, Kind, ListOf
-from alpyne_proto.messages import access, compute, control, data, hello, program, worker
+from alpyne_proto.messages import (
+    access,
+    compute,
+    control,
+    data,
+    hello,
+    job_terms,
+    program,
+    worker,
+)
 from alpyne_proto.registry import MESSAGES, STRUCTS, FieldSpec, Role, Shape, Spec, State
 
 AREAS: dict[str, ModuleType] = {
@@ -170,7 +179,7 @@ def _comments_of(enum: type[Enum]) -> dict[str, str]:
     return {item.name: item.comment for item in named_values(module) if item.owner == enum.__name__}
 
 
-_MODULES = (errors, frame, registry, *AREAS.values())
+_MODULES = (errors, frame, registry, job_terms, *AREAS.values())
 
 
 def error_codes() -> str:
