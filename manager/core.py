@@ -57,6 +57,7 @@ class GridCore:
         self.jobs: dict[bytes, AsyncJob] = {}  # submitted here, not yet delivered
         self.watchers: dict[bytes, Watcher] = {}  # by journal: who else wants events
         self.reader: ObjectReader | None = None  # what reads objects in this program's threads
+        self.settles = True  # False: nodes keep results as if nobody had fetched them yet
         self.failovers = 0  # reads by the manager that went on at another node
         self._log = Log("manager")
         self._loop = asyncio.get_running_loop()
@@ -170,7 +171,14 @@ class GridCore:
 
     def cancel_job(self, job: AsyncJob) -> None:
         """Have the job ended; from any thread."""
-        self.call_soon(lambda: self.handle_added(g.CancelAsked(job.job_id)))
+        self.call_soon(lambda: self._cancel_job(job.job_id))
+
+    def _cancel_job(self, job_id: bytes) -> None:
+        if job_id in self.table.jobs:
+            self.handle_added(g.CancelAsked(job_id))
+            return
+        for compute in self.compute.values():  # another manager's job: whoever has it
+            compute.cancel([job_id])
 
     def read_output(self, job: AsyncJob, *, follow: bool, raw: bool = False) -> OutputReader:
         """Return a reader of a job's output."""
@@ -302,7 +310,7 @@ class GridCore:
 
     def _settle(self, effect: g.Settle) -> None:
         compute = self.compute.get(effect.node)
-        if compute is not None:
+        if compute is not None and self.settles:
             compute.settle(effect.job_id, effect.allocation, effect.attempt)
 
     def _changed(self, effect: g.Changed) -> None:
