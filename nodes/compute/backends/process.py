@@ -155,7 +155,9 @@ class ProcessBackend:
         waiting = self._waiting[worker.account]
         if waiting:
             self._give(worker, *waiting.popleft())
-        elif len(list(self._of(worker.account))) > self._warm.get(worker.account, 0):
+            return
+        warm = self._warm.get(worker.account, 0)
+        if len(self._workers) > warm and len(list(self._of(worker.account))) > warm:
             worker.end_when_idle_for(IDLE_MAX_S)
 
     def worker_gone(self, worker: WorkerHandle, why: str) -> None:

@@ -189,6 +189,31 @@ class TestProcesses(BackendBench):
             await workers(bench, 0)
             assert is_dead(pid)
 
+    async def test_job_can_use_the_manager_library(self, tmp_path: Path) -> None:
+        def work() -> list[str]:
+            import alpyne_grid.manager
+
+            from alpyne_proto import messages
+
+            return [alpyne_grid.manager.__name__, messages.access.__name__, messages.data.__name__]
+
+        async with self.bench(tmp_path) as bench:
+            assert await bench.value(work) == [
+                "alpyne_grid.manager", "alpyne_proto.messages.access", "alpyne_proto.messages.data",
+            ]  # fmt: skip
+
+    async def test_bundle_needs_no_name_of_an_archive(self, tmp_path: Path) -> None:
+        def work() -> int:
+            import beside
+
+            found: int = beside.answer()
+            return found
+
+        async with self.bench(tmp_path) as bench:
+            named = bench.bundle(beside="def answer(): return 1")
+            blob = named.rename(tmp_path / ("0f" * 16))
+            assert await bench.value(work, bundle=blob) == 1
+
     async def test_close_leaves_no_folder_of_a_worker(self, tmp_path: Path) -> None:
         def work() -> None:
             from pathlib import Path
