@@ -6,16 +6,16 @@ as they are read from the socket.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from alpyne_grid.manager.links import Link
-from alpyne_grid.wire import Connection, Request
+from alpyne_grid.wire import Answer, Connection, OutgoingStream, Request
 from alpyne_grid.wire.log import Log
 
 from alpyne_proto import limits
-from alpyne_proto.codec import RowReader, encode_row
+from alpyne_proto.codec import RowReader, encode_row, read_rows
 from alpyne_proto.errors import AlpyneError, ConnectionLost, ErrorCode, RequestFailed
 from alpyne_proto.messages import compute as messages
 from alpyne_proto.messages.control import Done
@@ -72,7 +72,6 @@ class ComputeLink:
         self._pushed = pushed
         self._log = Log("manager.compute", node=link.name)
         self._queue: list[Submission] = []
-        self._flushing = False
         self._settling: dict[bytes, messages.SettleRow] = {}
         self._settle_timer: asyncio.TimerHandle | None = None
         self._blobs = _Blobs()
@@ -82,14 +81,11 @@ class ComputeLink:
     # --- submissions ------------------------------------------------------------------------
 
     def submit(self, submission: Submission) -> None:
-        """Send a job with the others of this turn; dropped where the node is not connected."""
+        """Let a job leave with the next ``flush``."""
         self._queue.append(submission)
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
 
-    def _flush(self) -> None:
-        self._flushing = False
+    def flush(self) -> None:
+        """Send the jobs that were submitted; dropped where the node is not connected."""
         queue, self._queue = self._queue, []
         connection = self.link.connection
         if connection is None:
@@ -99,31 +95,69 @@ class ComputeLink:
         for submission in queue:
             full = len(batch) >= limits.SUBMIT_BATCH or size + len(submission.row) > BATCH_BYTES
             if batch and full:
-                self._spawn(self._submit(connection, batch))
+                self._send(connection, batch, size)
                 batch, size = [], 0
             batch.append(submission)
             size += len(submission.row)
         if batch:
-            self._spawn(self._submit(connection, batch))
+            self._send(connection, batch, size)
 
-    async def _submit(self, connection: Connection, batch: list[Submission]) -> None:
-        by_id = {submission.job_id: submission for submission in batch}
+    def _send(self, connection: Connection, batch: list[Submission], size: int) -> None:
+        message = messages.SubmitJobs(len(batch))
         body = b"".join(submission.row for submission in batch)
+        if size > BATCH_BYTES:  # one large job
+            self._spawn(self._take_answers(connection, connection.call(message, body), batch))
+            return
         try:
-            answer = await connection.call(messages.SubmitJobs(len(batch)), body)
-            async for row, _ in answer.body.rows(messages.JobAnswer):
-                assert isinstance(row, messages.JobAnswer)
-                submission = by_id.pop(row.job_id, None)
-                if submission is not None and row.verdict is messages.Verdict.NEED_BLOB:
-                    self._spawn(self._send_blobs(connection, submission, row.missing))
-                else:
-                    self._answered(self, row)
-        except ConnectionLost:
-            return  # sent again when the node is back
+            stream = connection.send(message, body)
         except AlpyneError as error:
-            retryable = error.retryable if isinstance(error, RequestFailed) else True
-            for job_id in by_id:
-                self._refuse(job_id, error, retryable=retryable)
+            self._not_submitted(batch, error)
+            return
+        # Without a task: for small jobs these would cost more than the answers.
+        stream.answered.add_done_callback(lambda _: self._take_answer(connection, stream, batch))
+
+    def _take_answer(
+        self, connection: Connection, stream: OutgoingStream, batch: list[Submission]
+    ) -> None:
+        """Take the answer that has come; where its rows are still coming, wait for them."""
+        try:
+            body = stream.result().body
+            if body.has_ended:
+                rows = read_rows(body.take(), (messages.JobAnswer.SPEC.code,))
+                self._take_verdicts(connection, batch, rows)
+            else:
+                self._spawn(self._take_answers(connection, stream.answer(), batch))
+        except AlpyneError as error:
+            self._not_submitted(batch, error)
+
+    async def _take_answers(
+        self, connection: Connection, answer: Awaitable[Answer], batch: list[Submission]
+    ) -> None:
+        try:
+            rows = [row async for row in (await answer).body.rows(messages.JobAnswer)]
+        except AlpyneError as error:
+            self._not_submitted(batch, error)
+        else:
+            self._take_verdicts(connection, batch, rows)
+
+    def _take_verdicts(
+        self, connection: Connection, batch: list[Submission], rows: Sequence[EventRow]
+    ) -> None:
+        by_id = {submission.job_id: submission for submission in batch}
+        for row, _ in rows:
+            assert isinstance(row, messages.JobAnswer)
+            submission = by_id.pop(row.job_id, None)
+            if submission is not None and row.verdict is messages.Verdict.NEED_BLOB:
+                self._spawn(self._send_blobs(connection, submission, row.missing))
+            else:
+                self._answered(self, row)
+
+    def _not_submitted(self, batch: Sequence[Submission], error: AlpyneError) -> None:
+        if isinstance(error, ConnectionLost):
+            return  # sent again when the node is back
+        retryable = error.retryable if isinstance(error, RequestFailed) else True
+        for submission in batch:
+            self._refuse(submission.job_id, error, retryable=retryable)
 
     def _refuse(self, job_id: bytes, error: AlpyneError, *, retryable: bool) -> None:
         answer = messages.JobAnswer(
@@ -148,6 +182,7 @@ class ComputeLink:
             self._refuse(submission.job_id, error, retryable=retryable)
             return
         self.submit(submission)
+        self.flush()
 
     def _blob_task(
         self, connection: Connection, submission: Submission, sha256: bytes
@@ -187,10 +222,12 @@ class ComputeLink:
     async def settle_now(self) -> None:
         """Send all settlements; those that do not get through wait for the next connection."""
         connection = self.link.connection
-        while self._settling and connection is not None:
-            some = list(self._settling.values())[: limits.SUBMIT_BATCH]
-            for row in some:
-                del self._settling[row.job_id]
+        if connection is None:
+            return
+        # What comes meanwhile waits for its time: else each answer would bring forth a request.
+        rows, self._settling = list(self._settling.values()), {}
+        for first in range(0, len(rows), limits.SUBMIT_BATCH):
+            some = rows[first : first + limits.SUBMIT_BATCH]
             try:
                 body = b"".join(map(encode_row, some))
                 answer = await connection.call(messages.SettleJobs(len(some)), body)
@@ -198,9 +235,9 @@ class ComputeLink:
             except AlpyneError as error:
                 self._log.debug("settle_failed", error=error)
                 if isinstance(error, ConnectionLost):
-                    for row in some:
+                    for row in rows[first:]:
                         self._settling.setdefault(row.job_id, row)
-                return
+                    return
 
     def cancel(self, job_ids: Sequence[bytes]) -> None:
         """Tell the node to end these jobs; dropped where it is not connected."""

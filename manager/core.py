@@ -66,6 +66,7 @@ class GridCore:
         self._inbox_scheduled = False
         self._added: list[g.Plan] = []
         self._to_store: list[tuple[bytes, Record]] = []
+        self._to_flush: dict[bytes, ComputeLink] = {}
         self._to_cancel: dict[bytes, list[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
@@ -241,6 +242,10 @@ class GridCore:
         self._finish_effects()
 
     def _finish_effects(self) -> None:
+        if self._to_flush:
+            submitted, self._to_flush = self._to_flush, {}
+            for link in submitted.values():
+                link.flush()
         for node, job_ids in self._to_cancel.items():
             compute = self.compute.get(node)
             if compute is not None:
@@ -248,9 +253,22 @@ class GridCore:
         self._to_cancel.clear()
         if self._to_store:
             batch, self._to_store = self._to_store, []
-            self.journal.append([record for _, record in batch], _Commit(self, batch))
+            self._store(batch)
         if self._ticker is None and self.table.wants_ticks and not self._closing:
             self._ticker = self._loop.call_later(TICK_S, self._tick)
+
+    def _store(self, batch: list[tuple[bytes, Record]]) -> None:
+        records = [record for _, record in batch]
+        if len(batch) == len(self.jobs):  # no other job is under way that the loop could see to
+            try:
+                now = self.journal.commit_now(records)
+            except JournalError as error:
+                self.committed(batch, error)
+                return
+            if now:
+                self.committed(batch, None)
+                return
+        self.journal.append(records, _Commit(self, batch))
 
     def _tick(self) -> None:
         self._ticker = None
@@ -281,6 +299,7 @@ class GridCore:
             self._loop.call_soon(self._answered, compute, answer)
             return
         compute.submit(Submission(work.job_id, row, work.blob))
+        self._to_flush[compute.key] = compute
 
     def _deliver(self, effect: g.Deliver) -> None:
         job = self.jobs.pop(effect.job_id, None)

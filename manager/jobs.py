@@ -118,10 +118,7 @@ class AsyncJob:
         """
         try:
             async with asyncio.timeout(timeout):
-                while not self.is_accepted and not self.future.done():
-                    waiter = asyncio.get_running_loop().create_future()
-                    self._waiters.append(waiter)
-                    await waiter
+                await self._news(lambda: self.is_accepted or self.future.done())
         except TimeoutError:
             raise ResultTimeout(f"job {self.id}: no node has acknowledged it yet") from None
         if not self.is_accepted:
@@ -130,14 +127,11 @@ class AsyncJob:
 
     async def wait(self, timeout: float | None = None) -> Ended:
         """Return its outcome, decoded or not, failed or not; ResultTimeout after ``timeout``."""
-        if not self.future.done():
-            shielded = asyncio.shield(asyncio.wrap_future(self.future))
-            try:
-                await asyncio.wait_for(shielded, timeout)
-            except TimeoutError:
-                raise ResultTimeout(
-                    f"job {self.id}: not done within {timeout} s; it goes on"
-                ) from None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._news(self.future.done)
+        except TimeoutError:
+            raise ResultTimeout(f"job {self.id}: not done within {timeout} s; it goes on") from None
         return self.future.result()
 
     async def result(self, timeout: float | None = None) -> Any:
@@ -221,6 +215,13 @@ class AsyncJob:
         if not self.future.done():
             self.future.set_exception(error)
         self._wake()
+
+    async def _news(self, heard: Callable[[], bool]) -> None:
+        """Return once ``heard``; on the manager's loop, so that one wake-up is enough."""
+        while not heard():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

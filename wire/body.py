@@ -109,6 +109,12 @@ class BodyReader:
         self._inflow.give_credit(self._stream_id, len(chunk))
         return bytes(chunk) if isinstance(chunk, bytearray) else chunk
 
+    def take(self) -> bytes:
+        """Return all bytes that have come and were not read yet; b"" for none. Never waits."""
+        parts = list(self._chunks)
+        self._drop()
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+
     async def read(self, max_bytes: int = 1 << 20) -> bytes:
         """Return the whole body.
 

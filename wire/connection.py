@@ -9,7 +9,7 @@ from alpyne_grid.wire.call import Answer, OutgoingStream, RequestTimedOut
 from alpyne_grid.wire.log import Log, place_of
 from alpyne_grid.wire.service import Request, Service
 from alpyne_grid.wire.shell import Shell
-from alpyne_grid.wire.writer import Body, Trailer, is_small, write_body
+from alpyne_grid.wire.writer import Body, Data, Trailer, is_small, write_body
 
 from alpyne_proto import events as ev
 from alpyne_proto.errors import ConnectionLost, ErrorCode, Outcome, RequestFailed
@@ -131,6 +131,17 @@ class Connection(Shell):
             name = type(message).__name__
             raise RequestTimedOut(f"{name}: no answer within {timeout_s:g} s") from None
 
+    def send(self, message: Message, body: Data = b"", *, urgency: int = 3) -> OutgoingStream:
+        """Send a request whose body fits into its frame (48 KiB), without waiting for anything.
+
+        The stream's ``answered`` is done when the answer, or what prevents it, is there;
+        ``result`` then returns or raises it. Raises as ``call`` does where nothing can be sent.
+        """
+        stream = self._open(message, bytes(body), end=True, urgency=urgency)
+        stream.has_ended = True
+        self.schedule_flush()
+        return stream
+
     async def open(
         self, message: Message, *, urgency: int = 3, want_ack: bool = False
     ) -> OutgoingStream:
@@ -226,9 +237,7 @@ class Connection(Shell):
     ) -> Answer:
         feeding = None
         if trailer is None and is_small(body):
-            stream = self._open(message, bytes(body), end=True, urgency=urgency)
-            stream.has_ended = True
-            self.schedule_flush()
+            stream = self.send(message, body, urgency=urgency)
         else:
             stream = self._open(message, b"", end=False, urgency=urgency)
             feeding = self.loop.create_task(write_body(stream, body, trailer))
