@@ -102,7 +102,7 @@ class FrameReader:
         self._payload_max = payload_max
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """Take ``data`` and yield each whole frame; FrameError for a length over its bound."""
         self._buffer += data
         at = 0

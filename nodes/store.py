@@ -79,7 +79,10 @@ class CommitStore:
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._path = path
         self._loop = loop
-        self._queue: queue.SimpleQueue[tuple[Batch, Done] | None] = queue.SimpleQueue()
+        self._gathered: list[tuple[Batch, Done]] = []  # what the writer has not been given yet
+        self._hand_over: asyncio.Handle | None = None
+        self._hand_over_s: float | None = None
+        self._queue: queue.SimpleQueue[list[tuple[Batch, Done]] | None] = queue.SimpleQueue()
         self._writer = _connect(path)
         self._reader = _connect(path)
         self._number = 0
@@ -121,15 +124,35 @@ class CommitStore:
         """Number of the newest commit whose callbacks have run; rises over restarts."""
         return self._last_commit
 
-    def write(self, batch: Batch, done: Done) -> None:
+    def write(self, batch: Batch, done: Done, *, within_s: float = 0.0) -> None:
         """Queue ``batch``, which is committed wholly or not at all, in the order of the calls.
 
         ``done(None)`` follows on the loop when it is durable, ``done(StoreFailed)`` where it could
-        not be committed; other batches are not affected by that.
+        not be committed; other batches are not affected by that. ``within_s``: how long the commit
+        may wait for others to share it; 0: it begins when this turn of the loop is over.
         """
         if self._thread is None:
             raise StoreFailed(f"store {self._path}: closed")
-        self._queue.put((batch, done))
+        self._gathered.append((batch, done))
+        due_s = self._loop.time() + within_s
+        if self._hand_over_s is None or due_s < self._hand_over_s:
+            if self._hand_over is not None:
+                self._hand_over.cancel()
+            self._hand_over_s = due_s
+            if within_s:
+                self._hand_over = self._loop.call_at(due_s, self._wake_writer)
+            else:
+                # Behind what this turn has to send: the writer would compete for the interpreter.
+                self._hand_over = self._loop.call_soon(self._at_end_of_turn)
+
+    def _at_end_of_turn(self) -> None:
+        self._hand_over = self._loop.call_soon(self._wake_writer)
+
+    def _wake_writer(self) -> None:
+        self._hand_over = self._hand_over_s = None
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._queue.put(gathered)
 
     async def commit(self, batch: Batch) -> None:
         """Write ``batch`` and wait until it is durable. Raises StoreFailed."""
@@ -155,6 +178,7 @@ class CommitStore:
         thread, self._thread = self._thread, None
         if thread is None:
             return
+        self._wake_writer()
         self._queue.put(None)
         await asyncio.to_thread(thread.join)
         self._disconnect()
@@ -197,8 +221,8 @@ class CommitStore:
                 continue
             group: list[tuple[Batch, Done]] = []
             while item is not None:
-                group.append(item)
-                if len(group) == GROUP_MAX or self._queue.empty():
+                group += item
+                if len(group) >= GROUP_MAX or self._queue.empty():
                     break
                 item = self._queue.get()  # never waits: this thread alone takes from the queue
             ending = item is None

@@ -21,6 +21,9 @@ QUEUED_MAX = 1 << 20  # bytes after which a sender of bulk waits
 DRAIN_READS = 64  # a pipe holds 64 KiB; more than this comes from a process that is still writing
 _OFFSET = Struct(">Q")
 Piece = bytes | memoryview
+# Shared by all links: a reader copies what it is fed at once. A new buffer for each read would cost
+# more than all the rest of a small one: so much the allocator gets from the kernel and gives back.
+_RECEIVED = memoryview(bytearray(READ_SIZE))
 
 
 class FrameLink:
@@ -99,16 +102,16 @@ class FrameLink:
     def _readable(self) -> bool:
         """Read once; say whether there may be more."""
         try:
-            data = self._end.recv(READ_SIZE)
+            size = self._end.recv_into(_RECEIVED)
         except BlockingIOError:
             return False
         except OSError:
-            data = b""
-        if not data:
+            size = 0
+        if not size:
             self._lose("")
             return False
         try:
-            for frame in self._reader.feed(data):
+            for frame in self._reader.feed(_RECEIVED[:size]):
                 self._on_frame(frame)
                 if not self._open:
                     return False

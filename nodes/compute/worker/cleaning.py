@@ -57,9 +57,8 @@ class CleanState:
                 stream.flush()
 
     def is_spent(self) -> bool:
-        """Say whether something of the job goes on that cannot be undone: its threads."""
-        _reap_children()
-        return _thread._count() > 0
+        """Say whether something of the job goes on: its threads, or children of any thread."""
+        return _has_children() or _thread._count() > 0
 
     def restore(self) -> None:
         """Undo what a job changed in this process."""
@@ -139,11 +138,14 @@ def _inode(descriptor: int) -> tuple[int, int]:
     return about.st_dev, about.st_ino
 
 
-def _reap_children() -> None:
-    """Collect the job's dead children, which would else stay as zombies."""
-    with contextlib.suppress(ChildProcessError):
+def _has_children() -> bool:
+    """Collect the job's dead children, which would else stay as zombies; say if others live."""
+    try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _forget_modules(bundle: str) -> None:

@@ -47,28 +47,34 @@ class Interpreter:
         self._mark = {MARK: os.environ[MARK]}
         self._clean = CleanState(scratch)
         self._peak = _open_peak()
+        self._before_s = 0.0
 
     def run(self) -> None:
         """Serve until the daemon closes the socket."""
+        self._begin_anew()
         while (taken := self._channel.next_job()) is not None:
             self._serve(*taken)
 
     def _serve(self, order: RunJob, stream_id: int, program: bytes) -> None:
-        if self._peak is not None:
-            os.pwrite(self._peak, b"5", 0)  # proc(5): the peak of resident memory begins anew
-        before_s = _cpu_s(_usage(RUSAGE_SELF))
         ran, body = self._outcome(order, program)
         self._clean.flush()
         if os.getpid() != self._process:
             os._exit(0)  # the program forked and came back twice: its child ends here
         usage = _usage(RUSAGE_SELF)
-        ran["cpu_ms"] = int((_cpu_s(usage) - before_s) * 1000)
+        ran["cpu_ms"] = int((_cpu_s(usage) - self._before_s) * 1000)
         ran["peak_memory_bytes"] = usage.ru_maxrss * _KIB
         ran["spent"] = self._clean.is_spent()
         self._channel.respond(stream_id, JobRan(**ran), body, body.size)
         self._clean.restore()
         if order.form is JobForm.COMMAND:
             commands().remove_folder(order.folder)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Prepare what is measured of the next job now, when nobody waits."""
+        if self._peak is not None:
+            os.pwrite(self._peak, b"5", 0)  # proc(5): the peak of resident memory begins anew
+        self._before_s = _cpu_s(_usage(RUSAGE_SELF))
 
     def _outcome(self, order: RunJob, program: bytes) -> tuple[dict[str, Any], Body]:
         """Run the program; return the fields of JobRan and the result's rows."""
