@@ -40,6 +40,7 @@ from alpyne_grid.manager.errors import (
     WrongPython,
 )
 from alpyne_grid.manager.jobs import AsyncJob
+from alpyne_grid.manager.nodes import Node
 from alpyne_grid.manager.objects import AsyncContainer
 from alpyne_grid.manager.options import JobOptions
 from alpyne_grid.manager.results import CommandResult
@@ -77,6 +78,7 @@ __all__ = [
     "MaybeStale",
     "MissingFile",
     "NoNodeFits",
+    "Node",
     "NodeStatistics",
     "NodeUnreachable",
     "NotEnoughCopies",

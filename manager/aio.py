@@ -39,6 +39,7 @@ from alpyne_grid.manager.identity import Passphrase, home_folder
 from alpyne_grid.manager.jobs import AsyncJob
 from alpyne_grid.manager.maps import Earlier, MapRun, MapWork
 from alpyne_grid.manager.objects import AsyncContainer, Store
+from alpyne_grid.manager.nodes import Node, nodes
 from alpyne_grid.manager.options import CheckedOptions, more_options, split_options
 from alpyne_grid.manager.reads import Reads
 from alpyne_grid.manager.specs import Target, Work, needs_bundle
@@ -133,6 +134,10 @@ class AsyncManager:
     def statistics(self) -> Statistics:
         """Return what was done so far: jobs, moves, failed-over reads and bytes, by node."""
         return statistics(self.core)
+
+    async def nodes(self) -> list[Node]:
+        """Ask the nodes of the pool what they have and how busy they are."""
+        return await nodes(self.core)
 
     # --- single jobs ------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from alpyne_grid.manager.aio import AsyncManager
 from alpyne_grid.manager.contents import Given
 from alpyne_grid.manager.errors import JobFailed, ManagerClosed, Receipt, ResultTimeout
 from alpyne_grid.manager.jobs import AsyncJob
+from alpyne_grid.manager.nodes import Node
 from alpyne_grid.manager.objects import AsyncContainer, VersionLike
 from alpyne_grid.manager.output import OutputLine, OutputReader
 from alpyne_grid.manager.progress import Progress
@@ -141,6 +142,10 @@ class Manager:
     def statistics(self) -> Statistics:
         """Return what was done so far: jobs, moves, failed-over reads and bytes, by node."""
         return self._thread.call_function(self.grid.statistics)
+
+    def nodes(self) -> list[Node]:
+        """Ask the nodes of the pool what they have and how busy they are."""
+        return self._thread.call(self.grid.nodes())
 
     # --- single jobs ------------------------------------------------------------------------
 
