@@ -38,8 +38,8 @@ from alpyne_grid.manager.grid_table import LOST_AFTER_S
 from alpyne_grid.manager.identity import Passphrase, home_folder
 from alpyne_grid.manager.jobs import AsyncJob
 from alpyne_grid.manager.maps import Earlier, MapRun, MapWork
-from alpyne_grid.manager.objects import AsyncContainer, Store
 from alpyne_grid.manager.nodes import Node, nodes
+from alpyne_grid.manager.objects import AsyncContainer, Store
 from alpyne_grid.manager.options import CheckedOptions, more_options, split_options
 from alpyne_grid.manager.reads import Reads
 from alpyne_grid.manager.specs import Target, Work, needs_bundle
