@@ -16,6 +16,7 @@ time and memory of a start, and the daemon itself never forks.
 import contextlib
 import gc
 import os
+import resource
 import select
 import signal
 import sys
@@ -138,6 +139,7 @@ def _become_interpreter(
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no memory image behind
         _offer_to_the_oom_killer()
         gc.enable()
         interpreter(job)
