@@ -172,7 +172,6 @@ class Calls:
         if stream is None or not stream.may_send(Outgoing.RESET):
             return
         if stream.unopened:
-            stream.discards = True
             stream.receiving = Receiving.RESET
         stream.send(Outgoing.RESET)
         self._outbox.abandon(stream, control.Reset(code, cut(text)))

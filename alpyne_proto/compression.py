@@ -140,7 +140,7 @@ class Inflater:
             raise CompressionError("zstd payload: no zstd frame behind its size")
         try:
             header = self._parameters(frame)
-            if header.content_size != size or header.dict_id:
+            if header.content_size != size:
                 raise CompressionError(
                     f"zstd payload: declares {size} bytes, its frame {header.content_size}"
                 )

@@ -310,6 +310,19 @@ def test_records_keep_their_maximum(plain: Any) -> None:
     assert largest == BULK_DATA_MAX
 
 
+def test_rest_of_a_record_is_filled_where_that_is_worth_a_frame(plain: Any) -> None:
+    plain.dialler.open_stream(PUT, NOISE[:30_000], end=False)
+    plain.dialler.open_stream(PUT, end=False)
+    plain.dialler.send_data(3, NOISE[:100_000])
+    first, second, *_ = plain.take(plain.dialler)
+    assert len(first) > RECORD_MAX - 100
+    plain.dialler.open_stream(PUT, NOISE[:60_000], end=False)
+    plain.dialler.open_stream(PUT, NOISE[:60_000], end=False)
+    first, second = plain.take(plain.dialler)
+    assert 60_000 < len(first) < 60_300
+    assert 60_000 < len(second) < 60_300
+
+
 def test_interrupt_overtakes_bulk_that_waits(plain: Any) -> None:
     stream = plain.dialler.open_stream(PUT, NOISE, end=False)
     plain.give(plain.acceptor, plain.dialler.next_record(0.0))

@@ -67,6 +67,7 @@ VIOLATIONS: dict[str, tuple[Callable[[Make], list[bytes]], ErrorCode]] = {
         E.FRAME_ERROR,
     ),
     "REQ_ACK that nobody asked for": (lambda f: [f(F.REQ_ACK, 2)], E.FRAME_ERROR),
+    "REQ_ACK twice": (lambda f: 2 * [f(F.REQ_ACK, 4)], E.FRAME_ERROR),
     "REQ_ACK with meta": (lambda f: [f(F.REQ_ACK, 2, meta=b"\x80")], E.FRAME_ERROR),
     "INTERRUPT_ACK without interrupt": (lambda f: [f(F.INTERRUPT_ACK, 1)], E.FRAME_ERROR),
     "INTERRUPT 0": (
@@ -146,6 +147,14 @@ VIOLATIONS: dict[str, tuple[Callable[[Make], list[bytes]], ErrorCode]] = {
         lambda f: [f(F.RESPONSE, 4, flags=END, message=ObjectInfo(1))],
         E.PROTOCOL_ERROR,
     ),
+    "a body behind a RESPONSE without one": (
+        lambda f: [f(F.RESPONSE, 2, b"x", flags=END, message=control.Error(E.NOT_FOUND))],
+        E.FRAME_ERROR,
+    ),
+    "a RESPONSE without a body that does not end": (
+        lambda f: [f(F.RESPONSE, 2, message=control.Error(E.NOT_FOUND))],
+        E.FRAME_ERROR,
+    ),
     "DATA before the RESPONSE": (lambda f: [f(F.DATA, 2, data(0, b"x"))], E.FRAME_ERROR),
     "DATA without an offset": (lambda f: [f(F.DATA, 1, b"1234567")], E.FRAME_ERROR),
     "DATA that leaves bytes out": (lambda f: [f(F.DATA, 1, data(1, b"x"))], E.FRAME_ERROR),
@@ -211,7 +220,7 @@ def test_session_closes_with_the_named_error_when_a_frame_is_wrong(
     make_frames, code = VIOLATIONS[name]
     raw.send(frame(F.REQUEST, 1, message=PUT))
     raw.session.open_stream(PUT, end=False)
-    raw.session.open_stream(StatObject(b"c" * 16, "path"))
+    raw.session.open_stream(StatObject(b"c" * 16, "path"), want_ack=True)
     raw.receive()
     error = closing(raw.send(*make_frames(frame)))
     assert isinstance(error, RemoteProtocolError)
@@ -343,6 +352,8 @@ def test_session_ends_without_error_when_the_peer_closes_cleanly(raw: Any, frame
 def test_session_tells_the_peers_reason_when_it_closes_with_one(
     raw: Any, frame: Make, closing: Make
 ) -> None:
+    raw.session.open_stream(StatObject(b"c" * 16, "path"))
     error = closing(raw.send(frame(F.CLOSE, message=control.Close(E.REVOKED, "gone"))))
     assert error.code is E.REVOKED
     assert "gone" in str(error)
+    assert raw.receive() == []  # whoever sent CLOSE reads nothing more

@@ -224,7 +224,7 @@ def test_acceptor_closes_in_silence_when_the_hello_is_wrong(
     good = link.dialler._config.hello
     made = {
         "no roles": encode(replace(good, roles=0)),
-        "unknown odd key": b"\x85" + encode(good)[1:] + b"\x63\x00",
+        "unknown odd key": bytes((encode(good)[0] + 1,)) + encode(good)[1:] + b"\x63\x00",
         "trailing": encode(good) + b"\xc0",
         "the acceptor's": encode(link.acceptor._config.hello),
     }
@@ -234,7 +234,8 @@ def test_acceptor_closes_in_silence_when_the_hello_is_wrong(
 
 
 def test_acceptor_closes_in_silence_when_message_1_has_a_payload(make_link: MakeLink) -> None:
-    (event,) = speak(make_link, payload=b"early")
+    hello = encode(make_link().dialler._config.hello)
+    (event,) = speak(make_link, payload=b"early", hello=hello)
     assert isinstance(event.error, HandshakeFailed)
 
 

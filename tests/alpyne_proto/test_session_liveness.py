@@ -67,6 +67,14 @@ def test_ping_is_answered_with_its_token(raw: Any, frame: Make) -> None:
     assert decode_as(pong.meta, control.Ping, lenient=False).token == 2**64 - 1
 
 
+def test_answer_to_a_ping_is_taken_once(raw: Any, frame: Make, closing: Make) -> None:
+    raw.session.tick(5.0)
+    raw.now = 5.0
+    pong = frame(FrameType.PING, message=control.Ping(1), flags=Flags.ACK)
+    assert raw.send(pong) == []
+    assert closing(raw.send(pong)).code is ErrorCode.FRAME_ERROR
+
+
 def test_peer_that_makes_us_answer_and_does_not_read_is_closed(
     raw: Any, frame: Make, closing: Make
 ) -> None:

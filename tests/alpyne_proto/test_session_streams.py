@@ -260,6 +260,14 @@ def test_stop_that_crosses_the_end_is_not_answered(link: Any) -> None:
     assert live(link.dialler) == live(link.acceptor) == []
 
 
+def test_stop_that_crosses_the_end_of_a_stream_at_work_is_not_told(raw: Any, frame: Make) -> None:
+    raw.send(frame(F.REQUEST, 1, flags=Flags.END, meta=encode(GET)))
+    raw.session.respond(1, ObjectInfo(1), b"all")
+    raw.receive()
+    assert raw.send(frame(F.STOP, 1, message=control.Stop(CANCELLED))) == []
+    assert raw.receive() == []
+
+
 def test_cancel_ends_both_sides(link: Any) -> None:
     stream = link.dialler.open_stream(PUT, b"x", end=False)
     link.settle()
@@ -500,6 +508,15 @@ def test_go_away_ends_requests_that_were_not_sent(make_link: Make) -> None:
     told, at_acceptor = link.settle()
     assert [type(event) for event in told] == [ResponseReceived]
     assert at_acceptor == []
+
+
+def test_go_away_does_not_tell_of_streams_that_interest_nobody(link: Any) -> None:
+    link.acceptor.go_away()
+    stream = link.dialler.open_stream(PUT, b"x", end=False)
+    link.take(link.dialler)
+    link.dialler.stop(stream, CANCELLED)
+    assert [type(event) for event in link.move(link.acceptor)] == [GoAwayReceived]
+    assert live(link.dialler) == []
 
 
 def test_refused_bodies_are_bounded(raw: Any, frame: Make, closing: Make) -> None:
