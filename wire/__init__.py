@@ -11,7 +11,7 @@ from alpyne_grid.wire.files import FileBody, FileSink
 from alpyne_grid.wire.log import Log, configure, log_loop_errors
 from alpyne_grid.wire.memory import MemoryTransport, memory_pair
 from alpyne_grid.wire.redial import Backoff, Redialler
-from alpyne_grid.wire.server import Server, serve
+from alpyne_grid.wire.server import Server, serve, serve_transport
 from alpyne_grid.wire.service import Handler, Request, Service
 from alpyne_grid.wire.strangers import ServerLimits
 from alpyne_grid.wire.writer import Body, BodyWriter, write_body
@@ -44,5 +44,6 @@ __all__ = [
     "log_loop_errors",
     "memory_pair",
     "serve",
+    "serve_transport",
     "write_body",
 ]

@@ -160,6 +160,32 @@ async def serve(
     return server
 
 
+def serve_transport(
+    transport: asyncio.Transport,
+    *,
+    identity: Identity,
+    hello: Callable[[], AcceptorHello],
+    service: Service,
+    bounds: ServerLimits | None = None,
+    compression: Compression = Compression.AUTO,
+    log: Log | None = None,
+) -> Server:
+    """Serve one peer over any byte stream; see `serve`, and `Server.attach` for more of them.
+
+    transport: as asyncio's; it gets its protocol, and the protocol its `connection_made`, here.
+    """
+    server = Server(
+        identity=identity,
+        hello=hello,
+        service=service,
+        bounds=bounds,
+        compression=compression,
+        log=log,
+    )
+    server.attach(transport)
+    return server
+
+
 async def _all(what: Iterable[Coroutine[None, None, None]], timeout_s: float | None) -> None:
     """Run all at once, and cancel those that are not through in time."""
     tasks = [asyncio.ensure_future(one) for one in what]

@@ -17,8 +17,9 @@ from alpyne_proto.handshake import SessionConfig
 from alpyne_proto.limits import PREFACE
 from alpyne_proto.session import Session
 
-READ_MIN = 64 * 1024  # a quiet connection's buffer
+READ_MIN = 16 * 1024  # a quiet connection's buffer
 READ_MAX = 512 * 1024  # bytes of one read; a buffer that a read filled doubles up to this
+QUIET_READS = 8  # small ones in a row, after which the buffer is a quiet connection's again
 FLUSH_MAX = 512 * 1024  # bytes written before other connections and timers get their turn
 LINGER_S = 2.0  # for the last bytes of a closing connection to leave
 
@@ -41,6 +42,7 @@ class Shell(asyncio.BufferedProtocol):
         self._closed: asyncio.Future[None] = self.loop.create_future()
         self._over = False  # the session has said its last
         self._buffer = memoryview(bytearray(READ_MIN))
+        self._quiet_reads = 0
         self._paused = False
         self._flush_scheduled = False
         self._emptied: asyncio.Future[None] | None = None
@@ -129,8 +131,8 @@ class Shell(asyncio.BufferedProtocol):
         self.received_bytes += nbytes
         buffer = self._buffer
         self._feed(self.session.receive_data(buffer[:nbytes], self.loop.time()))
-        if nbytes == len(buffer) < READ_MAX:
-            self._buffer = memoryview(bytearray(2 * nbytes))
+        if nbytes == len(buffer) or len(buffer) > READ_MIN:
+            self._resize_buffer(nbytes)
         self._flush()
 
     def eof_received(self) -> bool:
@@ -152,6 +154,15 @@ class Shell(asyncio.BufferedProtocol):
 
     # ---- private ----
 
+    def _resize_buffer(self, filled: int) -> None:
+        """Fit the buffer to what comes; here only, where no read into it is under way."""
+        size = len(self._buffer)
+        self._quiet_reads = self._quiet_reads + 1 if filled < READ_MIN else 0
+        if filled == size < READ_MAX:
+            self._buffer = memoryview(bytearray(2 * size))
+        elif self._quiet_reads >= QUIET_READS:
+            self._buffer = memoryview(bytearray(READ_MIN))
+
     def _flush(self) -> None:
         """Write records for as long as the transport takes them, within one turn's share."""
         transport = self._transport
@@ -160,7 +171,7 @@ class Shell(asyncio.BufferedProtocol):
         session = self.session
         now = self.loop.time()
         left = FLUSH_MAX
-        while left > 0 and not self._paused:
+        while left > 0 and not self._paused and not transport.is_closing():
             record = session.next_record(now)
             if record is not None:
                 self.records_written += 1

@@ -9,6 +9,6 @@ def test_wire_exports_exactly_these_names() -> None:
         "FileBody", "FileSink", "Handler", "Log", "MemoryTransport", "OutgoingStream",
         "Redialler", "Request", "RequestLost", "RequestTimedOut", "Server", "ServerLimits",
         "Service", "Sink", "configure", "dial", "dial_transport", "log_loop_errors",
-        "memory_pair", "serve", "write_body",
+        "memory_pair", "serve", "serve_transport", "write_body",
     ]  # fmt: skip
     assert all(hasattr(wire, name) for name in wire.__all__)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alpyne_grid.wire import FileBody, FileSink, Request
+from alpyne_grid.wire import FileBody, FileSink, Request, shell
 
 from alpyne_proto.errors import ErrorCode, RequestFailed
 from alpyne_proto.messages.access import GetStatus, NodeStatus
@@ -268,3 +268,17 @@ async def test_plain_function_answers_with_a_body_larger_than_the_window(
         answer = await connection.call(GET)
         assert await answer.body.read(5 << 20) == BLOCK * 5
         assert not accepted.has_work
+
+
+async def test_read_buffer_grows_with_bulk_and_shrinks_when_the_connection_is_quiet(
+    peers: Any, recorder: Any
+) -> None:
+    status = NodeStatus(NodeKind.COMPUTE)
+    recorder.add({PutBlob: swallow, GetStatus: lambda request: request.reply_nowait(status)})
+    async with peers.in_memory(recorder, capacity=1 << 20) as (connection, accepted):
+        assert len(accepted.get_buffer(-1)) == shell.READ_MIN
+        await connection.call(PUT, Counted(4))
+        assert len(accepted.get_buffer(-1)) > shell.READ_MIN
+        for _ in range(shell.QUIET_READS + 1):
+            await connection.call(GetStatus())
+        assert len(accepted.get_buffer(-1)) == shell.READ_MIN

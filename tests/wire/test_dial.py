@@ -4,7 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
-from alpyne_grid.wire import DialFailed, Request, Service, dial, dial_transport, memory_pair
+from alpyne_grid.wire import (
+    DialFailed,
+    Request,
+    Service,
+    dial,
+    dial_transport,
+    memory_pair,
+    serve_transport,
+)
 
 from alpyne_proto.address import Address
 from alpyne_proto.errors import AddressError, ErrorCode, Outcome
@@ -166,6 +174,21 @@ async def test_dial_transport_fails_when_the_other_end_closes(peers: Any) -> Non
     right.close()
     with pytest.raises(DialFailed, match="closed the connection during the handshake"):
         await dialling
+
+
+async def test_one_peer_is_served_over_a_byte_stream_without_a_server_socket(
+    peers: Any, recorder: Any
+) -> None:
+    recorder.add({GetStatus: answer_status})
+    left, right = memory_pair()
+    server = serve_transport(right, identity=peers.node, hello=peers.node_hello, service=recorder)
+    connection = await dial_transport(
+        left, peers.node.noise_public, identity=peers.device, hello=peers.manager_hello()
+    )
+    assert (await connection.call(GetStatus())).message == STATUS
+    await server.close()
+    await connection.wait_closed()
+    assert server.port == 0
 
 
 async def test_node_may_ask_the_dialler_when_it_serves_too(peers: Any, recorder: Any) -> None:
