@@ -15,6 +15,10 @@ _MAY_CHANGE = (
 )  # fmt: skip
 
 
+# The wrapped function of C, which makes no enum member of each handler: it is asked after each job.
+_handler_of = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+
+
 class CleanState:
     """The state of a fresh interpreter, taken once; ``restore`` brings it back.
 
@@ -31,7 +35,7 @@ class CleanState:
         self._argv = list(sys.argv)
         self._streams = (sys.stdout, sys.stderr)
         self._recursion = sys.getrecursionlimit()
-        self._handlers = {number: signal.getsignal(number) for number in _MAY_CHANGE}
+        self._handlers = {number: _handler_of(number) for number in _MAY_CHANGE}
         self._kept_output = (_keep(1), _keep(2))
         self._inodes = (_inode(1), _inode(2))
         self._main = sys.modules["__main__"]
@@ -75,7 +79,7 @@ class CleanState:
         sys.argv[:] = self._argv
         sys.setrecursionlimit(self._recursion)
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) != handler:
+            if _handler_of(number) != handler:
                 signal.signal(number, handler)
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._restore_output()
