@@ -7,7 +7,7 @@ used in Python or raises CodecError, and ``plain(value)``, which returns what ms
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 from alpyne_proto.errors import CodecError
 
@@ -145,12 +145,14 @@ class Choice:
         return self.enum.__name__
 
     def check(self, value: Any, where: str) -> IntEnum:
+        if type(value) is self.enum:
+            return value
         if type(value) is not int and not isinstance(value, self.enum):
             refuse(where, f"a {self.enum.__name__} number", value)
-        try:
-            return self.enum(value)
-        except ValueError:
+        member = self.enum._value2member_map_.get(value)  # calling the class is five times slower
+        if member is None:
             refuse(where, f"one of {self.enum.__name__}", value)
+        return cast(IntEnum, member)
 
     def plain(self, value: IntEnum) -> int:
         return int(value)

@@ -71,6 +71,7 @@ class FieldSpec:
     required: bool
     default: Any
     text: str
+    where: str  # Message.field, for errors; made once, because making it costs more than checking
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -186,8 +187,9 @@ def _field_specs(cls: type) -> tuple[FieldSpec, ...]:
             raise LocalProtocolError(f"{cls.__name__}.{item.name}: key {field.key} does not rise")
         last = field.key
         required = item.default is _MISSING
+        where = f"{cls.__name__}.{item.name}"
         specs.append(
-            FieldSpec(field.key, item.name, field.kind, required, item.default, field.text)
+            FieldSpec(field.key, item.name, field.kind, required, item.default, field.text, where)
         )
     return tuple(specs)
 
@@ -197,10 +199,10 @@ def to_map(spec: Spec, value: Any) -> dict[int, Any]:
     plain: dict[int, Any] = {}
     for field in spec.fields:
         held = getattr(value, field.name)
-        if not field.required and held == field.default:
+        if not field.required and (held is field.default or held == field.default):
             continue
         kind = field.kind
-        plain[field.key] = kind.plain(kind.check(held, f"{spec.name}.{field.name}"))
+        plain[field.key] = kind.plain(kind.check(held, field.where))
     return plain
 
 
@@ -213,11 +215,13 @@ def build(spec: Spec, plain: Any, where: str, *, lenient: bool) -> Any:
     if type(plain) is not dict:
         refuse(where, "a map", plain)
     by_key = spec.by_key
+    is_outer = where == spec.name
     values: dict[str, Any] = {}
     for key, value in plain.items():
         field = by_key.get(key)
         if field is not None:
-            values[field.name] = field.kind.check(value, f"{where}.{field.name}")
+            place = field.where if is_outer else f"{where}.{field.name}"
+            values[field.name] = field.kind.check(value, place)
         elif not (lenient and type(key) is int and key & 1):
             raise CodecError(f"{where}: key {key!r} is unknown and must be understood")
     try:
