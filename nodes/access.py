@@ -259,7 +259,7 @@ class Access:
         self._require_admin(request)
         message = request.message
         assert isinstance(message, messages.RevokeAccount)
-        change = self.table.revoke_account(message.account)
+        change = self.table.revoke_account(message.account, request.connection.account)
 
         def revoked() -> None:
             request.reply_nowait(Done())

@@ -121,12 +121,12 @@ class AccountTable:
         self.revoked_devices.update((account, device) for account, device, _ in revoked_devices)
 
     def adopt_owners(self, now_s: int) -> Change:
-        """Make every owner an administrator; others keep what they are."""
+        """Make every owner an administrator; one that was revoked stays so, over restarts too."""
         before = dict(self.accounts)
         statements: list[Statement] = []
         for key in sorted(self.owners):
             known = self.accounts.get(key)
-            if known is None or known.role is not AccountRole.ADMIN or known.revoked:
+            if known is None or (known.role is not AccountRole.ADMIN and not known.revoked):
                 account = Account(key, AccountRole.ADMIN, "owner", now_s, 0)
                 self.accounts[key] = account
                 statements.append(_save_account(account))
@@ -226,15 +226,15 @@ class AccountTable:
             lambda: self._drop_invitation(invitation.code_hash),
         )
 
-    def revoke_account(self, key: bytes) -> Change:
-        """Stop serving ``key``; RequestFailed for an unknown account and for an owner."""
+    def revoke_account(self, key: bytes, by: bytes) -> Change:
+        """Stop serving ``key``, by order of ``by``; RequestFailed for unknown keys and oneself."""
         account = self.accounts.get(key)
         if account is None:
             raise RequestFailed(ErrorCode.NOT_FOUND, "no such account at this node")
-        if key in self.owners:
+        if key == by:
             raise RequestFailed(
                 ErrorCode.NOT_PERMITTED,
-                "an owner cannot be revoked; start the node without its --owner",
+                "you cannot revoke your own account here; another administrator can",
             )
         revoked = replace(account, revoked=True)
         self.accounts[key] = revoked

@@ -85,7 +85,7 @@ def test_invitation_keeps_no_code() -> None:
 def test_revoked_account_is_refused_and_cannot_register_again() -> None:
     accounts = table(Registration.OPEN)
     accounts.register(ALICE, "", b"", 7)
-    accounts.revoke_account(ALICE)
+    accounts.revoke_account(ALICE, OWNER)
     assert code_of(lambda: accounts.served(ALICE, LAPTOP)) is ErrorCode.REVOKED
     assert code_of(lambda: accounts.register(ALICE, "", b"", 8)) is ErrorCode.REVOKED
 
@@ -101,7 +101,7 @@ def test_revoked_device_is_refused_and_the_others_are_served() -> None:
 def test_revocations_stand_after_a_restart() -> None:
     accounts = table(Registration.OPEN)
     accounts.register(ALICE, "", b"", 7)
-    row = accounts.revoke_account(ALICE).statements[0][1]
+    row = accounts.revoke_account(ALICE, OWNER).statements[0][1]
     accounts.register(BOB, "", b"", 7)
     device = accounts.revoke_device(BOB, LAPTOP, 9).statements[0][1]
     again = table(Registration.OPEN)
@@ -110,9 +110,18 @@ def test_revocations_stand_after_a_restart() -> None:
     assert code_of(lambda: again.served(BOB, LAPTOP)) is ErrorCode.REVOKED
 
 
-def test_owner_cannot_be_revoked() -> None:
+def test_administrator_cannot_revoke_itself() -> None:
     accounts = table(Registration.OPEN)
-    assert code_of(lambda: accounts.revoke_account(OWNER)) is ErrorCode.NOT_PERMITTED
+    refused = code_of(lambda: accounts.revoke_account(OWNER, OWNER))
+    assert refused is ErrorCode.NOT_PERMITTED
+
+
+def test_revoked_owner_stays_revoked_when_the_node_starts_again() -> None:
+    accounts = AccountTable(b"n" * 32, Registration.OWNERS, frozenset({OWNER, ALICE}), 1000, 10)
+    accounts.adopt_owners(5)
+    accounts.revoke_account(ALICE, OWNER)
+    assert accounts.adopt_owners(6).statements == ()
+    assert code_of(lambda: accounts.served(ALICE, LAPTOP)) is ErrorCode.REVOKED
 
 
 def test_table_serves_only_owners_when_told_so() -> None:
