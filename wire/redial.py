@@ -1,13 +1,13 @@
 """Redialler: keeps one connection to a node alive, with backoff and jitter between attempts."""
 
 import asyncio
-import contextlib
 import random as _random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from alpyne_grid.wire.connection import Connection
-from alpyne_grid.wire.log import Log
+from alpyne_grid.wire.log import Log, place_of
 
 from alpyne_proto.errors import AlpyneError, ConnectionLost
 
@@ -98,40 +98,52 @@ class Redialler:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait((task,))
 
     async def _run(self) -> None:
         failures = 0
+        clock = asyncio.get_running_loop().time
         while True:
             try:
                 connection = await self._dial()
-            except AlpyneError as error:
+            except Exception as error:  # noqa: BLE001 - whatever failed, the node is dialled again
                 failures += 1
-                self.last_error = error
-                self._log.debug("dial_failed", error=error, failures=failures)
-                self._on_failure(error)
-                await self._wait(self._backoff.delay_s(failures, self._random()))
-                continue
-            began = asyncio.get_running_loop().time()
-            await self._follow(connection)
-            lived_s = asyncio.get_running_loop().time() - began
-            # One that is accepted and lost at once must not be dialled in a tight loop.
-            failures = failures + 1 if lived_s < _SHORT_LIFE_S else 1
+                self._fail(error, failures)
+            else:
+                began = clock()
+                await self._follow(connection)
+                # One that is accepted and lost at once must not be dialled in a tight loop.
+                failures = failures + 1 if clock() - began < _SHORT_LIFE_S else 1
             await self._wait(self._backoff.delay_s(failures, self._random()))
+
+    def _fail(self, error: Exception, failures: int) -> None:
+        expected = isinstance(error, (AlpyneError, OSError))
+        write = self._log.debug if expected else self._log.error
+        write("dial_failed", error=error, failures=failures, at=place_of(error))
+        if not isinstance(error, AlpyneError):
+            error = ConnectionLost(f"dialling failed: {error or type(error).__name__}")
+        self.last_error = error
+        self._tell(self._on_failure, error)
 
     async def _follow(self, connection: Connection) -> None:
         """Stay with a connection until it has ended."""
         self.connection, self.last_error = connection, None
         self._up.set()
-        self._on_up(connection)
+        self._tell(self._on_up, connection)
         try:
             await connection.wait_closed()
         finally:
             if connection.is_open:
                 await connection.close()
             self.connection = None
-            self._on_down(connection)
+            self._tell(self._on_down, connection)
+
+    def _tell(self, callback: Callable[[Any], None], what: object) -> None:
+        """Call back; a failure there must not end the dialling."""
+        try:
+            callback(what)
+        except Exception as error:  # noqa: BLE001 - it is the owner's, and is logged
+            self._log.error("callback_failed", error=error, at=place_of(error))
 
     async def _wait(self, delay_s: float) -> None:
         self._hurry.clear()

@@ -126,6 +126,33 @@ async def test_redialler_waits_longer_each_time_when_connections_end_at_once(
     await server.close()
 
 
+async def test_redialler_goes_on_when_dialling_or_a_callback_breaks(
+    peers: Any, recorder: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await peers.serve(recorder)
+    broken = [ZeroDivisionError(), KeyError("x")]
+
+    async def dial() -> Connection:
+        if broken:
+            raise broken.pop()
+        connection: Connection = await peers.dial(server)
+        return connection
+
+    def fail(connection: Connection) -> None:
+        raise ValueError
+
+    keeping = Redialler(dial, on_up=fail, on_down=fail, sleep=Sleeps().sleep)
+    keeping.start()
+    first = await keeping.connected()
+    recorder.connected[0].abort()
+    await first.wait_closed()
+    assert await keeping.connected() is not first
+    await keeping.close()
+    await server.close()
+    events = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert events == ["dial_failed"] * 2 + ["callback_failed"] * 4
+
+
 async def test_connected_raises_what_the_last_attempt_failed_of_when_time_is_up() -> None:
     async def dial() -> Connection:
         raise DialFailed("the node is off")
