@@ -236,9 +236,8 @@ class GridCore:
         """Give the table events and carry out what it wants."""
         now = monotonic()
         perform = self._perform_one
-        for event in events:
-            for effect in self.table.handle(event, now):
-                perform[type(effect)](effect)
+        for effect in self.table.handle_all(events, now):
+            perform[type(effect)](effect)
         self._finish_effects()
 
     def _finish_effects(self) -> None:

@@ -9,7 +9,7 @@ Source: spec/PROTOCOL.md, "Executions and fencing".
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -65,8 +65,13 @@ class GridTable:
 
     def handle(self, event: g.Event, now: float) -> list[g.Effect]:
         """Take one event at monotonic time ``now`` (seconds); return what is to be done."""
+        return self.handle_all((event,), now)
+
+    def handle_all(self, events: Iterable[g.Event], now: float) -> list[g.Effect]:
+        """Take several events, and place waiting jobs once, after the last."""
         self._effects = []
-        self._handlers[type(event)](event, now)
+        for event in events:
+            self._handlers[type(event)](event, now)
         if self._room and self._waiting:
             self._waiting.run(self.nodes.values(), now, all_heard=not self._unheard)
         self._room = False
