@@ -91,10 +91,15 @@ class InterruptSender:
         return frames
 
     def ready_at(self, now: float) -> float | None:
-        """Return when the next one may be sent; None without one, or until one is acknowledged."""
-        if not self._waiting or len(self._unacked) >= limits.INTERRUPT_BURST:
+        """Return when the next one may be sent.
+
+        None where it may be sent already, where none waits, or where an acknowledgement must come
+        first.
+        """
+        wanted = len(self._unacked) + 1
+        if not self._waiting or wanted > limits.INTERRUPT_BURST:
             return None
-        return self._bucket.time_of(len(self._unacked) + 1, now)
+        return None if self._bucket.level(now) >= wanted else self._bucket.time_of(wanted, now)
 
     def acknowledge(self, interrupt_id: int, now: float) -> None:
         """Take an acknowledgement; FrameError unless it is for the oldest one on the way."""

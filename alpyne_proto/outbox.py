@@ -19,7 +19,8 @@ from alpyne_proto.messages import control
 from alpyne_proto.registry import Message
 from alpyne_proto.streams import Receiving, Stream, StreamTable
 
-_ANSWERS_MOST = 1024  # control frames that may wait for a peer that does not read
+_ANSWERS_MOST = 4096  # control frames that may wait for a peer that does not read; an honest one
+# has at most STREAMS_MAX streams and INTERRUPT_BURST interrupts that make us answer
 
 
 class Outbox:

@@ -69,6 +69,12 @@ def test_interrupts_beyond_the_burst_wait_for_their_time(link: Any) -> None:
     assert len(link.settle()[1]) == 9
 
 
+def test_interrupt_that_may_be_sent_needs_no_tick(link: Any) -> None:
+    link.dialler.interrupt(CANCEL)
+    assert link.dialler.has_output
+    assert link.dialler.next_deadline() == 5.0
+
+
 def test_interrupts_that_are_not_acknowledged_hold_the_others_back(link: Any) -> None:
     for _ in range(2 * INTERRUPT_BURST):
         link.dialler.interrupt(CANCEL)

@@ -79,7 +79,7 @@ def test_peer_that_makes_us_answer_and_does_not_read_is_closed(
     raw: Any, frame: Make, closing: Make
 ) -> None:
     ping = frame(FrameType.PING, message=control.Ping(1))
-    assert raw.send(*[ping] * 1024) == []
+    assert raw.send(*[ping] * 4096) == []
     error = closing(raw.send(ping))
     assert error.code is ErrorCode.TOO_BUSY
 
