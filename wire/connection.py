@@ -150,16 +150,6 @@ class Connection(Shell):
         self.schedule_flush()
         return stream
 
-    def begin(self, message: Message, payload: bytes = b"", *, urgency: int = 3) -> OutgoingStream:
-        """Send a request with all of a small body (see `is_small`) at once, without a task.
-
-        The stream's `answered` is done once `result` has something to return or raise.
-        """
-        stream = self._open(message, payload, end=True, urgency=urgency)
-        stream.has_ended = True
-        self.schedule_flush()
-        return stream
-
     async def interrupt(self, message: Message) -> None:
         """Send an interrupt and return when the peer has handed it to its handler."""
         interrupt_id = self.interrupt_nowait(message)
