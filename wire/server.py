@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import cast
 
 from alpyne_grid.wire.connection import Connection
 from alpyne_grid.wire.log import Log
@@ -126,8 +127,7 @@ class _Accepted(asyncio.Protocol):
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._server.attach(transport)
+        self._server.attach(cast(asyncio.Transport, transport))
 
 
 async def serve(

@@ -7,6 +7,7 @@ all frames that become ready in one turn of the loop share records and one flush
 
 import asyncio
 from collections.abc import Iterable
+from typing import cast
 
 from alpyne_grid.wire.transport import peer_name, source_of, tune
 from alpyne_grid.wire.writer import BodyWriter
@@ -117,11 +118,11 @@ class Shell(asyncio.BufferedProtocol):
     # ---- asyncio's protocol ----
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self.source = source_of(transport)
-        self.peer_name = peer_name(transport)
-        tune(transport)
+        stream = cast(asyncio.Transport, transport)  # other event loops have classes of their own
+        self._transport = stream
+        self.source = source_of(stream)
+        self.peer_name = peer_name(stream)
+        tune(stream)
         self._flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:

@@ -556,6 +556,7 @@ async def test_new_calls_are_refused_and_those_under_way_served_when_the_peer_go
         with pytest.raises(RequestFailed, match="dial again") as raised:
             await connection.call(GetStatus())
         assert raised.value.outcome is Outcome.NOT_STARTED
+        await connection.interrupt(CancelJobs((JOB,)))  # may be what ends those under way
         gate.opened.set()
         assert (await call).message == Done()
 
