@@ -180,7 +180,7 @@ def use(session: Session, events: list[Event], seed: int) -> None:
                 session.cancel(event.stream_id)
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_session_takes_or_refuses_any_frames(
     of: Of, make_peer: Callable[[], Peer], data: st.DataObject
@@ -201,7 +201,7 @@ def test_session_takes_or_refuses_any_frames(
     check(session.receive_eof(0.0), session)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_session_takes_or_refuses_changed_frames(
     of: Of, make_peer: Callable[[], Peer], data: st.DataObject
