@@ -14,9 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from alpyne_grid.tools import node
 
         return node.run(given[1:])
-    from alpyne_grid.tools import commands
+    from alpyne_grid.tools.commands.root import execute
 
-    return commands.run(given)
+    return execute(given)
 
 
 if __name__ == "__main__":

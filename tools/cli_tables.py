@@ -1,10 +1,10 @@
 """The generated parts of docs/cli.md, made from the commands themselves and the exit codes."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import click
-from alpyne_grid.tools.commands import COMMANDS, group
+from alpyne_grid.tools.commands.root import COMMANDS, alpyne
 from alpyne_grid.tools.exit_codes import ExitCode
 
 
@@ -24,7 +24,7 @@ def exit_codes() -> str:
 
 def _of_command(name: str) -> Callable[[], str]:
     def make() -> str:
-        command = group.get_command(click.Context(group), name)
+        command = alpyne.get_command(click.Context(alpyne), name)
         assert command is not None
         return "\n\n".join(_described(command, f"alpyne {name}"))
 
@@ -36,7 +36,7 @@ def _described(command: click.Command, name: str) -> Iterator[str]:
     yield f"    {name} {' '.join(command.collect_usage_pieces(context))}"
     yield _paragraphs(command.help or "")
     rows = [
-        (f"`{_option_text(option, context)}`", option.help or "")
+        (f"`{_option_text(option, context)}`", f"{option.help or ''}{_default_text(option)}")
         for option in command.params
         if isinstance(option, click.Option)
     ]
@@ -52,6 +52,10 @@ def _described(command: click.Command, name: str) -> Iterator[str]:
 def _option_text(option: click.Option, context: click.Context) -> str:
     names = ", ".join((*option.opts, *option.secondary_opts))
     return names if option.is_flag else f"{names} {option.make_metavar(context)}"
+
+
+def _default_text(option: click.Option) -> str:
+    return f" Default: {option.default}." if option.show_default else ""
 
 
 def _paragraphs(text: str) -> str:
@@ -73,12 +77,12 @@ def node_options() -> str:
         rows = [
             (f"`{', '.join(o.option_strings)}{f' {o.metavar}' if o.metavar else ''}`", o.help or "")
             for o in parser._actions
-            if o.option_strings
+            if o.option_strings and "--help" not in o.option_strings
         ]
         parts += [f"    alpyne node {kind} [OPTIONS]", _table(("option", "meaning"), rows)]
     return "\n\n".join(parts)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *(tuple(c.replace("|", "\\|") for c in r) for r in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

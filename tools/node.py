@@ -15,9 +15,9 @@ _ASKS_ONLY = ("-h", "--help", "--check-config")
 def run(arguments: Sequence[str]) -> int:
     """Run the daemon that ``arguments`` (what follows `alpyne node`) describe; return exit code."""
     if needs_account(arguments, os.environ):
-        made = make_account()
-        if made:
-            return made
+        failed = make_account()
+        if failed and needs_account(arguments, os.environ):  # else another node was faster
+            return failed
     from alpyne_grid.nodes.daemon import main
 
     return main(arguments)

@@ -1,7 +1,6 @@
 """`CONTAINER:PATH` on the command line."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import click
 
@@ -28,6 +27,10 @@ class RemotePath:
         """Whether it names all objects below it: the container, or a path that ends in `/`."""
         return not self.path or self.path.endswith("/")
 
+    def below(self, name: str) -> "RemotePath":
+        """Return the place of ``name`` in this folder."""
+        return RemotePath(self.container, self.path + name)
+
     @property
     def is_pattern(self) -> bool:
         """Whether the path is a pattern with `*`, `?` or `[`."""
@@ -37,18 +40,9 @@ class RemotePath:
         return f"{self.container}:{self.path}"
 
 
-class RemotePathType(click.ParamType):
-    """An argument `CONTAINER[:PATH]`."""
-
-    name = "container:path"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> RemotePath:
-        """Return the RemotePath, or fail with click's usage error."""
-        if isinstance(value, RemotePath):
-            return value
-        try:
-            return RemotePath.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def remote_path(text: str) -> RemotePath:
+    """Return the RemotePath of an argument; click.BadParameter where it is none."""
+    try:
+        return RemotePath.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None

@@ -15,6 +15,7 @@ import click
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _GAP = "  "
+_WRAPPED_LEAST = 8  # characters: a column that gives way to the others stays readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ def _print_rich(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
             justify="right" if column.right else "left",
             no_wrap=not column.wraps,
             overflow="fold" if column.wraps else "ellipsis",
+            min_width=_WRAPPED_LEAST if column.wraps else None,
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))

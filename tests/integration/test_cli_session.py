@@ -48,7 +48,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Type
     folder = tmp_path_factory.mktemp("session")
     kept = tmp_path_factory.mktemp("kept")
     (folder / "squares.py").write_text(PROGRAM)
-    (kept / "alpyne").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m alpyne_grid "$@"\n')
+    (kept / "alpyne").write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m alpyne_grid "$@"\n')
     (kept / "alpyne").chmod(0o755)
     lines = [
         f"{{ {command}\n}} >{kept}/{at}.out 2>{kept}/{at}.err\necho $? >{kept}/{at}.code"

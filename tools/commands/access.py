@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 from alpyne_grid.tools.exit_codes import ExitCode, exit_code_of
-from alpyne_grid.tools.option_types import DURATION, SIZE, as_json
+from alpyne_grid.tools.option_types import as_json, duration, size
 from alpyne_grid.tools.quantities import duration_text, size_text
 from alpyne_grid.tools.screen import Column, note, print_facts, print_json, print_table
 
@@ -31,9 +31,9 @@ class AccountNotFound(AlpyneError):
 @click.command()
 @click.argument("node")
 @click.option("--admin", is_flag=True, help="The invited may administer the node.")
-@click.option("--quota", type=SIZE, help="Bytes they may keep there (default: the node's own).")
+@click.option("--quota", type=size, help="Bytes they may keep there (default: the node's own).")
 @click.option(
-    "--life", type=DURATION, default="7d", show_default=True, help="When the code expires."
+    "--life", type=duration, default="7d", show_default=True, help="When the code expires."
 )
 @click.option("--note", "remark", default="", metavar="TEXT", help="Who it is for.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the code alone.")
@@ -41,9 +41,9 @@ class AccountNotFound(AlpyneError):
 def invite(
     node: str, admin: bool, quota: int | None, life: float, remark: str, quiet: bool, as_json: bool
 ) -> None:
-    """Make a code with which one more account gets known to NODE.
+    """Make a code that admits one more account to NODE.
 
-    It works once and at this node only. For administrators of the node.
+    The code works once and at this node only. For administrators of the node.
     """
     from alpyne_grid.manager import admin as requests
     from alpyne_grid.tools import home
@@ -89,7 +89,10 @@ def invite(
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
 @as_json
 def accounts(nodes: tuple[str, ...], as_json: bool) -> int:
-    """List the accounts that a node knows (default: of every node that you administer)."""
+    """List the accounts that nodes know.
+
+    Without NODE: of every node of the pool that you administer.
+    """
     from alpyne_grid.manager import admin
     from alpyne_grid.tools import home
     from alpyne_grid.tools.pool_requests import at_each_node
@@ -112,10 +115,11 @@ def accounts(nodes: tuple[str, ...], as_json: bool) -> int:
 @click.option("--pool", "whole_pool", is_flag=True, help="At every node of your pool.")
 @as_json
 def revoke(account: str, nodes: tuple[str, ...], whole_pool: bool, as_json: bool) -> int:
-    """Stop serving an account: its connections, jobs and tickets end, its objects stay.
+    """Stop serving an account at nodes.
 
-    ACCOUNT is its .pub file, its fingerprint (SHA256:...), or its name in `alpyne accounts`. For
-    administrators. Nodes that cannot be reached are named; run the command again when they are.
+    Its connections, jobs and tickets end, its objects stay. ACCOUNT is its .pub file, its
+    fingerprint (SHA256:...), or its name in `alpyne accounts`. For administrators. Nodes that
+    cannot be reached are named; run the command again when they are.
     """
     from alpyne_grid.manager import admin
     from alpyne_grid.tools import home

@@ -9,7 +9,7 @@ import click
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="compute|data [OPTIONS]")
 def node(arguments: tuple[str, ...]) -> int:
-    """Run a compute node or a data node in the foreground.
+    """Run a compute node or a data node.
 
     `alpyne node compute --help` and `alpyne node data --help` list the options. The first line on
     standard output says that the node serves, and its address.

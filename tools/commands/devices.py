@@ -34,7 +34,7 @@ class DeviceExists(AlpyneError):
 
 @click.group()
 def device() -> None:
-    """Certify, list and revoke the machines that act as you."""
+    """Certify, list and revoke machines that act as you."""
 
 
 @device.command()

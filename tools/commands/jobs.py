@@ -30,7 +30,14 @@ _STATES = (
     help="Only jobs in this state; may be repeated.",
 )
 @click.option("--node", "node_names", multiple=True, metavar="NODE", help="Only at this node.")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Most rows.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="Most rows.",
+)
 @as_json
 def jobs(
     show_all: bool,
@@ -40,10 +47,10 @@ def jobs(
     limit: int,
     as_json: bool,
 ) -> int:
-    """List your jobs at the compute nodes of the pool, the newest last.
+    """List your jobs at the nodes of the pool.
 
-    Shown are jobs that are not over, and those whose result nobody has fetched yet. IDs may be
-    shortened wherever one is asked for.
+    The newest stand last. Shown are jobs that are not over, and those whose result nobody has
+    fetched yet. IDs may be shortened wherever one is asked for.
     """
     from alpyne_grid.tools import home
     from alpyne_grid.tools.job_lists import list_jobs

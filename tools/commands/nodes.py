@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--forget", is_flag=True, help="Take the nodes that are named out of the pool.")
 @as_json
 def nodes(names: tuple[str, ...], is_long: bool, forget: bool, as_json: bool) -> int:
-    """Show the nodes of the pool: health, score, load, slots.
+    """Show the pool: health, score, load, slots.
 
     The score is the node's benchmark on one core; ~ marks an estimate that is not yet measured.
     FREE is memory of a compute node, disk of a data node. USED is what you keep there.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from alpyne_grid.tools.option_types import DURATION, as_json
+from alpyne_grid.tools.option_types import as_json, duration
 from alpyne_grid.tools.quantities import size_text
 from alpyne_grid.tools.screen import note, print_facts, print_json
 
@@ -50,7 +50,7 @@ class NoAddressFile(AlpyneError):
 @click.option(
     "--wait",
     "wait_s",
-    type=DURATION,
+    type=duration,
     default="10s",
     show_default=True,
     help="How long to wait for an address file to appear.",
@@ -65,10 +65,11 @@ def pair(
     wait_s: float,
     as_json: bool,
 ) -> None:
-    """Take nodes into your pool, and make your account known to them.
+    """Take nodes into your pool.
 
-    ADDRESS is what a node prints when it starts: alpyne://host:port#key. The key says which node it
-    must be; a node with another one is refused. Pairing again changes what you say of a node.
+    That makes your account known to them. ADDRESS is what a node prints when it starts:
+    alpyne://host:port#key. The key says which node it must be; a node with another one is refused.
+    Pairing again changes what you say of a node.
     """
     from alpyne_grid.tools import home
 
