@@ -12,10 +12,10 @@ from typing import Any
 
 from alpyne_grid.manager import errors
 from alpyne_grid.manager.grid_events import Outcome
+from alpyne_grid.manager.trees import Place as FilePlace
 
 from alpyne_proto import plain
 from alpyne_proto.codec import RowReader
-from alpyne_proto.container import check_path
 from alpyne_proto.errors import AlpyneError, CodecError, ErrorCode
 from alpyne_proto.messages import program as rows
 from alpyne_proto.messages.compute import Cause, JobForm, JobState, ResultCodec
@@ -67,23 +67,15 @@ class CommandResult:
     def save(self, folder: str | Path) -> list[Path]:
         """Write the files below ``folder``, which is made where missing; return their paths.
 
-        A path that would leave the folder raises UnsafePath before anything is written.
+        Raises UnsafePath for a path that would leave the folder, before anything is written, and
+        for one that leads over a link.
         """
         base = Path(folder)
-        targets = {
-            base.joinpath(*_checked(path).split("/")): data for path, data in self.files.items()
-        }
-        for target, data in targets.items():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        return list(targets)
-
-
-def _checked(path: str) -> str:
-    try:
-        return check_path(path)
-    except AlpyneError as error:
-        raise errors.UnsafePath(str(error)) from None
+        places = [(FilePlace.below(base, path), data) for path, data in self.files.items()]
+        base.mkdir(parents=True, exist_ok=True)
+        for place, data in places:
+            place.write(data)
+        return [place.path for place, _ in places]
 
 
 @dataclass(frozen=True, slots=True)

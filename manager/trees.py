@@ -105,7 +105,7 @@ async def pull_tree(
     found = container.glob(pattern) if pattern else container.ls(prefix)
 
     async def pull(item: JobObject) -> None:
-        place = Place(folder, _segments(item.path.removeprefix(prefix).lstrip("/")))
+        place = Place.below(folder, item.path.removeprefix(prefix).lstrip("/"))
         if await loop.run_in_executor(None, _has_bytes, place, item):
             done.unchanged += 1
         else:
@@ -128,6 +128,11 @@ class Place:
         self.segments = list(segments)
 
     @classmethod
+    def below(cls, base: Path, path: str) -> "Place":
+        """Return the place of an object's path below ``base``; UnsafePath for one that is none."""
+        return cls(base, _segments(path))
+
+    @classmethod
     def of_file(cls, target: Path) -> "Place":
         """Return the place of a file that the user named; its folder must exist."""
         return cls(target.parent, [target.name])
@@ -143,6 +148,16 @@ class Place:
         To be ended by ``discard``.
         """
         return Temporary(self, self._open_folder(make=True))
+
+    def write(self, data: bytes) -> None:
+        """Write a whole file; UnsafePath where a link is in the way."""
+        temporary = self.temporary()
+        try:
+            with open(temporary.open_empty(), "wb") as file:
+                file.write(data)
+            temporary.publish()
+        finally:
+            temporary.discard()
 
     def digest(self) -> tuple[int, bytes] | None:
         """Return size and SHA-256 of the file that is there; None for none, and for links."""
