@@ -84,6 +84,7 @@ class _Attempt:
     async def run(self, routes: Sequence[tuple[str, int]]) -> Connection | None:
         """Return a connection that is ready; None where no route gives one."""
         failures = []
+        was_busy, self.code = self.code is ErrorCode.TOO_BUSY, ErrorCode.TRUNCATED
         for index, (host, port) in enumerate(routes):
             left = self.deadline - asyncio.get_running_loop().time()
             share = max(left / (len(routes) - index), _LEAST_S)
@@ -95,11 +96,15 @@ class _Attempt:
                     return connection
             except (OSError, AlpyneError) as error:  # TimeoutError is an OSError
                 failures.append(f"{host}:{port}: {_describe(error)}")
-                self.code = error.code if isinstance(error, AlpyneError) else ErrorCode.TRUNCATED
+                if isinstance(error, AlpyneError):
+                    self.code = error.code
             finally:
                 if not connection.is_ready:
                     connection.abort()
-        self.story = "; ".join(failures)
+        if was_busy and self.code is ErrorCode.TRUNCATED:
+            self.code = ErrorCode.TOO_BUSY  # time was up in the middle of another try
+        else:
+            self.story = "; ".join(failures)
         return None
 
 

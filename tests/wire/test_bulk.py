@@ -186,7 +186,7 @@ async def test_interrupts_and_calls_overtake_bulk_that_fills_both_directions(
             await connection.interrupt(CancelJobs((bytes(16),)))
             took_s.append(loop.time() - began)
             await connection.call(GetStatus(), urgency=1)
-        assert sorted(took_s)[36] < 0.1  # a smoke test: both sides share one thread here
+        assert sorted(took_s)[36] < 1  # a smoke test: both sides share one thread here
         for task in (getting, putting):
             task.cancel()
 

@@ -595,11 +595,11 @@ async def test_all_that_is_answered_arrives_when_a_slow_peer_is_drained(
 async def test_silent_peer_is_given_up_and_a_living_one_is_not(
     peers: Any, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PING_AFTER_S", 0.02)
-    monkeypatch.setattr(limits, "DEAD_AFTER_S", 0.08)
+    monkeypatch.setattr(limits, "PING_AFTER_S", 0.1)
+    monkeypatch.setattr(limits, "DEAD_AFTER_S", 0.5)
     monkeypatch.setattr(shell, "LINGER_S", 0.05)
     async with peers.in_memory(recorder) as (connection, accepted):
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.8)
         assert connection.is_open  # both are quiet, and answer each other's pings
         accepted._transport.pause_reading()
         await connection.wait_closed()
@@ -614,7 +614,7 @@ async def test_interrupts_beyond_the_burst_follow_as_fast_as_is_allowed(
         began = connection.loop.time()
         await asyncio.gather(*sent)
         assert len(recorder.interrupts) == 70
-        assert 0.1 < connection.loop.time() - began < 1.0  # 64 at once, 50 a second then
+        assert 0.1 < connection.loop.time() - began < 5  # 64 at once, 50 a second then
 
 
 async def test_interrupt_raises_when_the_connection_ends_first(peers: Any, recorder: Any) -> None:

@@ -18,7 +18,9 @@ from alpyne_proto.preface import Preface, PrefaceFlag
 from alpyne_proto.registry import State
 
 STATUS = NodeStatus(NodeKind.COMPUTE)
-SOON = ServerLimits(preface_timeout_s=0.05, handshake_timeout_s=0.1)
+NO_PREFACE = ServerLimits(preface_timeout_s=0.05, handshake_timeout_s=60)
+NO_HANDSHAKE = ServerLimits(preface_timeout_s=60, handshake_timeout_s=0.05)
+LIMIT_S = 1.5  # less than what the protocol itself allows
 
 
 def answer_status(request: Request) -> None:
@@ -67,11 +69,9 @@ async def until(condition: Any) -> None:
 async def test_stranger_is_dropped_in_silence_when_no_preface_comes(
     peers: Any, recorder: Any
 ) -> None:
-    async with serving(peers, recorder, SOON) as server:
+    async with serving(peers, recorder, NO_PREFACE) as server, asyncio.timeout(LIMIT_S):
         stranger = await Stranger.knock(server, b"ALPYNE")
-        began = asyncio.get_running_loop().time()
         assert await stranger.heard() == b""
-        assert asyncio.get_running_loop().time() - began < 0.095  # the preface's limit
         assert server.half_open == 0
         assert recorder.connected == []
 
@@ -79,7 +79,7 @@ async def test_stranger_is_dropped_in_silence_when_no_preface_comes(
 async def test_stranger_is_dropped_when_the_handshake_takes_too_long(
     peers: Any, recorder: Any
 ) -> None:
-    async with serving(peers, recorder, SOON) as server:
+    async with serving(peers, recorder, NO_HANDSHAKE) as server, asyncio.timeout(LIMIT_S):
         stranger = await Stranger.knock(server, Preface().encode())
         assert await stranger.heard() == b""
         assert server.half_open == 0
@@ -205,7 +205,7 @@ async def test_peers_that_stay_unknown_are_bounded_and_known_ones_do_not_count(
         recorder.state = State.UNKNOWN
         unknown = [await peers.dial(server) for _ in range(2)]
         with pytest.raises(DialFailed, match="too many peers without an account"):
-            await peers.dial(server, timeout_s=0.01)
+            await peers.dial(server, timeout_s=0.3)
         assert all(connection.is_open for connection in (*known, *unknown))
         for connection in (*known, *unknown):
             await connection.close()
@@ -215,7 +215,7 @@ async def test_server_that_is_full_says_busy(peers: Any, recorder: Any) -> None:
     async with serving(peers, recorder, ServerLimits(connections_max=1)) as server:
         connection = await peers.dial(server)
         with pytest.raises(DialFailed, match="busy") as raised:
-            await peers.dial(server, timeout_s=0.01)
+            await peers.dial(server, timeout_s=0.3)
         assert raised.value.code is ErrorCode.TOO_BUSY
         await connection.close()
 
