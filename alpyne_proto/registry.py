@@ -35,6 +35,8 @@ class State(IntEnum):
 class Shape(Enum):
     """Where a message stands."""
 
+    __hash__ = object.__hash__  # looked up for each message; by name, as an Enum does, is slower
+
     HELLO = "hello"  # payload of Noise messages 2 and 3
     CONTROL = "control"  # the meta of a control frame; the frame's type names it
     REQUEST = "request"
