@@ -25,6 +25,7 @@ from alpyne_proto.messages.hello import NodeKind
 FILE = "pool.json"
 VERSION = 1
 NODES_MAX = 4_096
+SHOWN_KEY_MIN = 4  # characters of a key that may name it
 _FILE_MAX = 8 << 20
 
 
@@ -159,11 +160,10 @@ def distrust(nodes: Iterable[PoolNode], untrusted: Collection[str]) -> list[Pool
 
 
 def _is_named(node: PoolNode, text: str) -> bool:
-    key = key_to_text(node.key)
     routes = [f"{host}:{port}" for host, port in node.address.routes]
-    return text in (node.name, str(node.address), node.shown, *routes) or (
-        len(text) >= 4 and key.startswith(text)
-    )
+    if text and text in (node.name, str(node.address), node.shown, *routes):
+        return True
+    return len(text) >= SHOWN_KEY_MIN and key_to_text(node.key).startswith(text)
 
 
 def _from_json(content: Any) -> Pool:

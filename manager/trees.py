@@ -105,7 +105,8 @@ async def pull_tree(
     found = container.glob(pattern) if pattern else container.ls(prefix)
 
     async def pull(item: JobObject) -> None:
-        place = Place.below(folder, item.path.removeprefix(prefix).lstrip("/"))
+        relative = item.path.removeprefix(prefix)
+        place = Place.below(folder, relative.removeprefix("/") if prefix else relative)
         if await loop.run_in_executor(None, _has_bytes, place, item):
             done.unchanged += 1
         else:
