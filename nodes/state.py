@@ -157,7 +157,7 @@ def _lock(path: Path) -> int | None:
         except ImportError:
             os.close(descriptor)
             return None
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     except OSError:
         os.close(descriptor)
         raise taken from None
