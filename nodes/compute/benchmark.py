@@ -21,7 +21,7 @@ VERSION = 1  # of the work; a cached score of another version is measured again
 UNITS_PER_POINT = 80.0  # units per second that make one point
 ROUNDS, ROUND_S = 3, 0.3  # the best round counts: what disturbs a machine makes it slower only
 IDLE_S = 10.0  # a node must have been idle so long before it measures
-RETRY_S = 60.0  # after a measurement that a job has interrupted
+IDLE_LOAD = 0.5  # per core; above it others use the machine
 TIMEOUT_S = 30.0
 
 
@@ -61,8 +61,8 @@ def measure(duration_s: float, clock: Callable[[], float] = time.perf_counter) -
 
 
 def estimate() -> Score:
-    """Return a quick guess, which costs a few milliseconds."""
-    one = measure(0.004)
+    """Return a quick guess, which costs about ten milliseconds."""
+    one = max(measure(0.002) for _ in range(5))
     return Score(one, one * (os.cpu_count() or 1), True)
 
 

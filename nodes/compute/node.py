@@ -221,7 +221,8 @@ class ComputeNode:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         self._ticks += 1
         parts.pusher.load_changed()
-        self._idle_ticks = self._idle_ticks + 1 if parts.table.idle else 0
+        is_idle = parts.table.idle and load_per_core() < benchmark.IDLE_LOAD
+        self._idle_ticks = self._idle_ticks + 1 if is_idle else 0
         if self._score.estimated and self._idle_ticks * TICK_S > benchmark.IDLE_S:
             self._idle_ticks = 0
             self._measuring = self._in_background(self._measure())

@@ -5,7 +5,7 @@ import hashlib
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -238,6 +238,38 @@ def test_node_asks_for_a_large_program_and_then_runs_it(
             assert await manager.value(job) == 5
 
     asyncio.run(main())
+
+
+def test_node_takes_submissions_and_gives_answers_that_fill_many_frames(
+    node_of: NodeOf, manager: Any, program: Callable[[str], bytes]
+) -> None:
+    async def main() -> None:
+        async with node_of(manager) as node:
+            await manager.dial(node)
+            text = program("def main(): return 2  # " + "x" * 20_000)
+            jobs = [manager.spec() for _ in range(128)]
+            answers = await manager.send(*((job, text) for job in jobs))
+            assert {answer.verdict for answer in answers} == {Verdict.ACCEPTED}
+            assert [await manager.value(job) for job in jobs] == [2] * 128
+            lacking = [manager.spec(python="2.7") for _ in range(256)]
+            answers = await manager.send(*((job, b"") for job in lacking))
+            assert {answer.verdict for answer in answers} == {Verdict.REFUSED}
+            assert sum(len(answer.text) for answer in answers) > 30_000
+            body = b"".join(encode_row(manager.spec(), bytes(1 << 20)) for _ in range(33))
+            code = await code_of(manager.connection, SubmitJobs(33), body)
+            assert code is ErrorCode.BAD_REQUEST
+            rows = b"".join(encode_row(SettleRow(job.job_id, 1, 1)) for job in jobs)
+            await manager.connection.call(SettleJobs(128), _in_pieces(rows))
+            settled = await manager.rows(ListJobs(), kind=JobRow)
+            assert all(row.settled for row in settled)
+            assert len(settled) == 128
+
+    asyncio.run(main())
+
+
+async def _in_pieces(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 1000):
+        yield data[at : at + 1000]
 
 
 def test_node_lists_the_jobs_that_are_asked_for(node_of: NodeOf, manager: Any) -> None:
