@@ -164,4 +164,5 @@ def _row(job: Job) -> JobRow:
         job.result.size if job.result is not None else 0,
         spec.codec,
         *((end.usage, end.text) if end is not None else ()),
+        items=spec.items,
     )
