@@ -32,13 +32,13 @@ class WorkerReady(Message):
 @message(0x61, shape=Shape.REQUEST, sender=DAEMON, states=IN_WORKER, answers=(0x62,), body=True)
 @dataclass(frozen=True, slots=True)
 class RunJob(Message):
-    """Daemon to worker: run the program in the body."""
+    """Daemon to worker: run the program in the body.
 
-    job_id: Annotated[bytes, Field(2, ID16, "job")]
+    Nothing in it is of one job alone, so that both sides encode and decode it once for many.
+    """
+
     form: Annotated[JobForm, Field(4, Choice(JobForm), "form")]
     codec: Annotated[ResultCodec, Field(6, Choice(ResultCodec), "how values come back")]
-    allocation: Annotated[int, Field(8, U32, "epoch")]
-    attempt: Annotated[int, Field(10, U32, "epoch")]
     folder: Annotated[str, Field(12, Text(4096), "a command's working folder, made by it")] = ""
     bundle: Annotated[str, Field(14, Text(4096), "zip of its modules, or empty")] = ""
     program: Annotated[str, Field(16, Text(4096), "file with the program, or empty: body")] = ""

@@ -46,11 +46,8 @@ class Assignment:
         """Return what the worker is told."""
         task = self.task
         return RunJob(
-            job_id=task.execution.job_id,
             form=task.form,
             codec=task.codec,
-            allocation=task.execution.allocation,
-            attempt=task.execution.attempt,
             folder=str(task.folder) if task.form is JobForm.COMMAND else "",
             bundle=str(task.bundle) if task.bundle is not None else "",
             program=str(task.program) if isinstance(task.program, Path) else "",

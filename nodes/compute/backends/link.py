@@ -9,6 +9,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from struct import Struct
 
 from alpyne_proto import codec, limits
@@ -189,7 +190,7 @@ class OutputPipe:
 
 def framed(kind: FrameType, stream_id: int, message: Message, body: bytes = b"") -> Iterator[Piece]:
     """Yield the bytes of ``message`` and its body, in frames that a worker takes."""
-    meta = codec.encode(message)
+    meta = _encoded(message)
     if len(body) <= limits.JOB_PAYLOAD_INLINE:
         yield pack(kind, Flags.END, stream_id, meta, len(body)) + body
         return
@@ -201,3 +202,9 @@ def framed(kind: FrameType, stream_id: int, message: Message, body: bytes = b"")
         size = limits.DATA_OFFSET + len(piece)
         yield pack(FrameType.DATA, end, stream_id, b"", size) + _OFFSET.pack(at)
         yield piece
+
+
+@lru_cache(maxsize=64)
+def _encoded(message: Message) -> bytes:
+    """Encode a message; the orders of a map's chunks, for instance, are all the same."""
+    return codec.encode(message)

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from struct import Struct
 
 from alpyne_proto import codec, limits
@@ -39,10 +40,7 @@ class DaemonChannel:
             return None
         if frame.type != FrameType.REQUEST:
             raise FrameError(f"worker: expected a REQUEST frame, got type {frame.type:#04x}")
-        order = codec.decode(frame.meta, (Shape.REQUEST,), lenient=False)
-        if not isinstance(order, RunJob):
-            raise FrameError(f"worker: expected RunJob, got {type(order).__name__}")
-        return order, frame.stream_id, self._body(frame)
+        return _order(frame.meta), frame.stream_id, self._body(frame)
 
     def announce(self, message: Message) -> None:
         """Send a request that is not answered."""
@@ -129,6 +127,15 @@ class DaemonChannel:
         while sent < len(data):
             data = memoryview(data)[sent:]
             sent = os.write(self._descriptor, data)
+
+
+@lru_cache(maxsize=64)
+def _order(meta: bytes) -> RunJob:
+    """Decode an order; those of one kind of job are all the same."""
+    order = codec.decode(meta, (Shape.REQUEST,), lenient=False)
+    if not isinstance(order, RunJob):
+        raise FrameError(f"worker: expected RunJob, got {type(order).__name__}")
+    return order
 
 
 def _slices(body: Iterable[Piece], most: int) -> Iterator[Piece]:

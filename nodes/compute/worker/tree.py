@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 SCAN_PAUSE_S = 0.001  # between scans; a stopped process needs one scheduler tick to show it
 PAGE = os.sysconf("SC_PAGE_SIZE")
-_ONE_THREAD = 3  # links of a task folder: ., .. and the thread
 _SOME = 4096  # bytes, of a list of which only the first two matter
 # Stopped, traced, zombie, dead; or deep in the kernel, for instance in vfork(2) until its stopped
 # child goes on: the signal is taken before anything else can be done.

@@ -12,7 +12,7 @@ from alpyne_proto.frame import Flags, Frame, FrameType, pack
 from alpyne_proto.messages.compute import JobForm, JobState, ResultCodec
 from alpyne_proto.messages.worker import JobRan, RunJob
 
-ORDER = RunJob(b"j" * 16, JobForm.CALL, ResultCodec.PICKLE, 1, 1)
+ORDER = RunJob(JobForm.CALL, ResultCodec.PICKLE)
 
 
 class Ends:
