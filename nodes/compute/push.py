@@ -54,9 +54,6 @@ class Subscription:
         self._most = WAITING_MAX
         self._gap: tuple[int, int] | None = None
         self._load: LoadEvent | None = None
-        self._loop = asyncio.get_running_loop()
-        self._flush_at_once = False
-        self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
 
     def replay(self, jobs: list[Job]) -> None:
@@ -65,10 +62,9 @@ class Subscription:
             if self._is_wanted(job):
                 self._waiting[job.number] = job
         self._most += len(self._waiting)
-        self._schedule()
 
-    def tell(self, job: Job, delay_s: float = 0.0) -> None:
-        """Tell of the job's new state, at the latest after ``delay_s``."""
+    def tell(self, job: Job) -> None:
+        """Tell of the job's new state with the next ``flush``."""
         if not self._is_wanted(job):
             return
         waiting = self._waiting
@@ -78,48 +74,30 @@ class Subscription:
             _, dropped = waiting.popitem(last=False)
             first = self._gap[0] if self._gap else dropped.sequence
             self._gap = (first, dropped.sequence)
-        self._schedule(delay_s)
 
     def tell_load(self, load: LoadEvent) -> None:
-        """Tell of the node's load; an older one that still waits is forgotten."""
+        """Tell of the node's load with the next ``flush``, and of no older one."""
         self._load = load
-        self._schedule()
 
-    def close(self) -> None:
-        """Stop writing."""
-        self._waiting.clear()
-        self._wants_jobs = self.wants_load = False
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._writing is not None:
-            self._writing.cancel()
-
-    def _is_wanted(self, job: Job) -> bool:
-        return self._wants_jobs and (not self._journal or job.spec.job_id.startswith(self._journal))
-
-    def _schedule(self, delay_s: float = 0.0) -> None:
-        if self._writing is not None or self._flush_at_once:
-            return
-        if delay_s:
-            if self._timer is None:
-                self._timer = self._loop.call_later(delay_s, self._flush)
-        else:
-            self._flush_at_once = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """Write what fits now; where it does not, a task waits for room."""
-        self._flush_at_once = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def flush(self) -> None:
+        """Write what waits and fits; where it does not fit, a task waits for room."""
         if self._writing is not None:
             return
         with contextlib.suppress(AlpyneError):  # the stream has ended; its owner is told as well
             while rows := self._next_rows():
                 if not self.stream.try_write(rows):
-                    self._writing = self._loop.create_task(self._write(rows))
+                    self._writing = asyncio.get_running_loop().create_task(self._write(rows))
                     return
+
+    def close(self) -> None:
+        """Stop writing."""
+        self._waiting.clear()
+        self._wants_jobs = self.wants_load = False
+        if self._writing is not None:
+            self._writing.cancel()
+
+    def _is_wanted(self, job: Job) -> bool:
+        return self._wants_jobs and (not self._journal or job.spec.job_id.startswith(self._journal))
 
     async def _write(self, rows: bytes) -> None:
         try:
@@ -163,6 +141,9 @@ class Subscription:
         return join_row(encode(event))
 
 
+_NOBODY: dict[tuple[Connection, int], Subscription] = {}
+
+
 class Pusher:
     """All subscriptions of a node."""
 
@@ -178,6 +159,8 @@ class Pusher:
         self._with_load = 0
         self._last_load: LoadEvent | None = None
         self._load_timer: asyncio.TimerHandle | None = None
+        self._changed: dict[Subscription, None] = {}  # have something to be told
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def wants_load(self) -> bool:
@@ -199,21 +182,38 @@ class Pusher:
         stream.answered.add_done_callback(lambda _: self._end(account, key))
         newer = [job for job in self._table.jobs(account) if job.sequence > request.after]
         subscription.replay(sorted(newer, key=lambda job: job.sequence))
+        subscription.flush()
         if subscription.wants_load:
             self._with_load += 1
             self._last_load = None
             self.load_changed()
 
     def publish(self, job: Job) -> None:
-        """Tell the job's account of its new state.
+        """Tell the job's account of its new state with the next ``flush``."""
+        for subscription in self._of_account.get(job.account, _NOBODY).values():
+            subscription.tell(job)
+            self._changed[subscription] = None
 
-        While jobs wait, nobody waits for a single one of them: then results go out together.
+    def flush(self) -> None:
+        """Write what was published.
+
+        While jobs wait, nobody waits for a single one of them: then results go out together, a
+        little later.
         """
-        subscriptions = self._of_account.get(job.account)
-        if subscriptions:
-            delay_s = TOGETHER_S if self._table.counts().queued else 0.0
-            for subscription in subscriptions.values():
-                subscription.tell(job, delay_s)
+        if not self._changed:
+            return
+        if not self._table.counts().queued:
+            self._flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TOGETHER_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        changed, self._changed = self._changed, {}
+        for subscription in changed:
+            subscription.flush()
 
     def load_changed(self) -> None:
         """Tell of the load soon, if it is another than the last one that was told."""
@@ -234,8 +234,9 @@ class Pusher:
         for account, subscriptions in list(self._of_account.items()):
             for key in list(subscriptions):
                 self._end(account, key)
-        if self._load_timer is not None:
-            self._load_timer.cancel()
+        for timer in (self._load_timer, self._timer):
+            if timer is not None:
+                timer.cancel()
 
     def _tell_load(self) -> None:
         self._load_timer = None
@@ -247,6 +248,7 @@ class Pusher:
             for subscription in subscriptions.values():
                 if subscription.wants_load:
                     subscription.tell_load(load)
+                    subscription.flush()
 
     def _end(self, account: bytes, key: tuple[Connection, int]) -> None:
         subscription = self._of_account.get(account, {}).pop(key, None)
@@ -255,4 +257,5 @@ class Pusher:
         if not self._of_account[account]:
             del self._of_account[account]
         self._with_load -= subscription.wants_load
+        self._changed.pop(subscription, None)
         subscription.close()

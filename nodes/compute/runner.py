@@ -111,6 +111,7 @@ class JobRunner:
                 self._handle(self._events.popleft(), now)
         finally:
             self._handling = False
+        self._pusher.flush()
         self._rearm(now)
         if self._pusher.wants_load:
             self._pusher.load_changed()

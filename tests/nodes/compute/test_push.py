@@ -96,8 +96,9 @@ def test_subscriber_is_told_a_result_with_its_bytes(bench: Any) -> None:
         stream = Stream()
         bench.accept(bench.spec(1))
         bench.run(bench.execution(1), data=b"value")
-        subscription(stream).tell(bench.job(1))
-        await turn()
+        subscriber = subscription(stream)
+        subscriber.tell(bench.job(1))
+        subscriber.flush()
         ((row, payload),) = read_rows(b"".join(stream.written), ROWS)
         assert isinstance(row, JobEvent)
         assert (row.state, row.inline, payload) == (JobState.DONE, True, b"value")
@@ -105,13 +106,13 @@ def test_subscriber_is_told_a_result_with_its_bytes(bench: Any) -> None:
     in_loop(main)
 
 
-def test_subscriber_gets_what_happens_in_one_turn_in_one_write(make_bench: Any) -> None:
+def test_subscriber_gets_what_happens_together_in_one_write(make_bench: Any) -> None:
     async def main() -> None:
         bench, stream = make_bench(slots=4), Stream()
         subscriber = subscription(stream)
         for number in (1, 2, 3):
             subscriber.tell(running(bench, number))
-        await turn()
+        subscriber.flush()
         assert len(stream.written) == 1
         assert [row.sequence for row in stream.rows] == [1, 2, 3]
 
@@ -124,13 +125,15 @@ def test_slow_subscriber_gets_only_the_last_state_of_each_job(make_bench: Any) -
         subscriber = subscription(stream)
         one = running(bench, 1)
         subscriber.tell(one)
-        await turn()  # this row waits for room
+        subscriber.flush()  # this row waits for room
+        await turn()
         two = running(bench, 2)
         subscriber.tell(two)
         bench.ended(two.execution)
         subscriber.tell(two)
         bench.ended(one.execution)
         subscriber.tell(one)
+        subscriber.flush()
         stream.has_room.set()
         await turn()
         assert stream.jobs == [(1, JobState.RUNNING), (2, JobState.DONE), (1, JobState.DONE)]
@@ -149,6 +152,7 @@ def test_slow_subscriber_is_told_which_events_were_left_out(
         bench, stream = make_bench(slots=8), Stream(room=0)
         subscriber = subscription(stream)
         subscriber.tell(running(bench, 1))
+        subscriber.flush()
         await turn()
         for number in (2, 3, 4, 5):
             subscriber.tell(running(bench, number))
@@ -165,9 +169,10 @@ def test_subscriber_of_a_journal_is_told_of_its_jobs_only(bench: Any) -> None:
     async def main() -> None:
         own, other = Stream(), Stream()
         job = running(bench, 1)
-        subscription(own, journal=job.spec.job_id[:8]).tell(job)
-        subscription(other, journal=b"another!").tell(job)
-        await turn()
+        for stream, journal in ((own, job.spec.job_id[:8]), (other, b"another!")):
+            subscriber = subscription(stream, journal=journal)
+            subscriber.tell(job)
+            subscriber.flush()
         assert (len(own.jobs), len(other.jobs)) == (1, 0)
 
     in_loop(main)
@@ -206,8 +211,26 @@ def test_subscriber_is_never_told_of_another_accounts_jobs(make_bench: Any) -> N
         running(bench, 1)
         await pushing.begin(bob, 1, Subscribe(SUBSCRIBE_JOBS))  # type: ignore[arg-type]
         pushing.publish(running(bench, 2))
-        await turn()
+        pushing.flush()
         assert bob.stream.written == []
+
+    in_loop(main)
+
+
+def test_results_go_out_at_once_when_nothing_waits_and_together_when_something_does(
+    make_bench: Any,
+) -> None:
+    async def main() -> None:
+        bench, peer = make_bench(slots=1), Peer()
+        pushing = pusher(bench)
+        await pushing.begin(peer, 1, Subscribe(SUBSCRIBE_JOBS))  # type: ignore[arg-type]
+        bench.accept(bench.spec(1), bench.spec(2), bench.spec(3))
+        for number, writes in ((1, 0), (2, 1), (3, 2)):  # with the second end, nothing waits
+            bench.run(bench.execution(number))
+            pushing.publish(bench.job(number))
+            pushing.flush()
+            assert len(peer.stream.written) == writes
+        assert [number for number, _ in peer.stream.jobs] == [1, 2, 3]
 
     in_loop(main)
 
@@ -247,7 +270,7 @@ def test_pusher_forgets_a_subscriber_whose_stream_or_connection_has_ended(bench:
         pushing.forget(gone)  # type: ignore[arg-type]
         assert not pushing.wants_load
         pushing.publish(running(bench, 1))
-        await turn()
+        pushing.flush()
         assert stopped.stream.jobs == gone.stream.jobs == []
 
     in_loop(main)
