@@ -4,12 +4,13 @@ A connection's account is decided once, when the handshake completes; every bear
 checked again when it comes. Somebody else's ids answer exactly like unknown ones.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from alpyne_grid.nodes.accounts import Account, AccountTable, Change
-from alpyne_grid.wire import Connection, Request
+from alpyne_grid.wire import Connection, Handler, Request
 
 from alpyne_proto.certificate import Certificate
 from alpyne_proto.codec import encode_row
@@ -17,7 +18,7 @@ from alpyne_proto.errors import CertificateInvalid, ErrorCode, RequestFailed, Ti
 from alpyne_proto.messages import access as messages
 from alpyne_proto.messages.control import AccountRole, Done, RowsFollow
 from alpyne_proto.messages.hello import DiallerHello
-from alpyne_proto.registry import State
+from alpyne_proto.registry import Message, State
 from alpyne_proto.ticket import Ticket, Verb
 
 TICKETS_PER_CONNECTION = 1024
@@ -110,14 +111,6 @@ class Access:
         """Drop what is known of a connection that has ended."""
         self._peers.pop(connection, None)
 
-    def connections_of(self, account: bytes) -> list[Connection]:
-        """Return the open connections that act as ``account``."""
-        return [
-            connection
-            for connection, peer in self._peers.items()
-            if peer.account == account and connection.state is State.OPEN
-        ]
-
     def _open(self, connection: Connection, account: Account) -> None:
         connection.account = account.key
         connection.promote(State.OPEN, account.role)
@@ -165,9 +158,9 @@ class Access:
 
     # --- requests ---------------------------------------------------------------------------
 
-    def handlers(self) -> dict[type[Any], Callable[[Request], None]]:
+    def handlers(self) -> dict[type[Message], Handler]:
         """Return the handlers of the access messages."""
-        handlers: dict[type[Any], Callable[[Request], None]] = {
+        handlers: dict[type[Message], Handler] = {
             messages.Register: self._register,
             messages.CreateInvitation: self._create_invitation,
             messages.ListAccounts: self._list_accounts,
@@ -236,9 +229,15 @@ class Access:
         answer = messages.Invitation(code, not_after)
         self._commit(request, change, lambda: request.reply_nowait(answer))
 
-    def _list_accounts(self, request: Request) -> None:
+    async def _list_accounts(self, request: Request) -> None:
         self._require_admin(request)
-        rows = [
+        accounts = sorted(self.table.accounts.values(), key=lambda account: account.registered_at)
+        opened = Counter(
+            peer.account
+            for connection, peer in self._peers.items()
+            if connection.state is State.OPEN
+        )
+        rows = (
             encode_row(
                 messages.AccountRow(
                     account.key,
@@ -248,12 +247,12 @@ class Access:
                     account.quota_bytes,
                     self.hooks.used_bytes(account.key),
                     account.revoked,
-                    len(self.connections_of(account.key)),
+                    opened[account.key],
                 )
             )
-            for account in sorted(self.table.accounts.values(), key=lambda a: a.registered_at)
-        ]
-        request.reply_nowait(RowsFollow(len(rows)), b"".join(rows))
+            for account in accounts
+        )
+        await request.reply(RowsFollow(len(accounts)), rows)
 
     def _revoke_account(self, request: Request) -> None:
         self._require_admin(request)

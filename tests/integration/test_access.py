@@ -364,3 +364,22 @@ def test_foreign_ids_answer_exactly_like_unknown_ones_at_a_data_node(
         assert await answer.body.read(10) == b"hers"
 
     run(scene())
+
+
+def test_administrator_lists_more_accounts_than_one_frame_holds(
+    cluster: LocalCluster, owner: Any, person: Any, run: Run
+) -> None:
+    node = cluster.start("data", "--registration", "open")
+
+    async def scene() -> None:
+        people = [person() for _ in range(400)]
+        for one in people:
+            connection = await one.dial(node)
+            await connection.call(access.Register("x" * 100))
+            await connection.close()
+        admin = await owner.dial(node)
+        answer = await admin.call(access.ListAccounts())
+        keys = {row.account async for row, _ in answer.body.rows(access.AccountRow)}
+        assert keys == {owner.key, *(one.key for one in people)}
+
+    run(scene())
