@@ -10,7 +10,7 @@ await host.close()
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 from alpyne_grid.nodes import accounts
 from alpyne_grid.nodes.access import Access, AccessHooks
@@ -18,7 +18,7 @@ from alpyne_grid.nodes.accounts import AccountTable, Change
 from alpyne_grid.nodes.config import NodeConfig
 from alpyne_grid.nodes.state import StateFolder
 from alpyne_grid.nodes.store import CommitStore, Schema
-from alpyne_grid.wire import Connection, Request, Server, Service, serve
+from alpyne_grid.wire import Connection, Handler, Server, Service, serve
 
 from alpyne_proto.address import Address
 from alpyne_proto.compression import Compression
@@ -26,8 +26,6 @@ from alpyne_proto.messages.hello import CODEC_ZSTD, AcceptorHello, NodeKind
 from alpyne_proto.registry import Message
 
 SOFTWARE = "alpyne-grid 0.1.0"
-
-Handler = Callable[[Request], Awaitable[None] | None]  # as alpyne_grid.wire takes it
 
 
 class NodeService(Service):
