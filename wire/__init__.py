@@ -1,4 +1,13 @@
-"""The protocol over asyncio stream servers: connections, servers, dialling, calls."""
+"""The protocol over asyncio stream servers: connections, servers, dialling, calls.
+
+The way of a byte, from the socket to a handler and back:
+
+    transport -> shell (reads, writes, timer) -> alpyne_proto.session -> dispatch (events)
+      -> service (handlers) and call (our own requests), body (bytes in), writer (bytes out)
+
+`serve` accepts (strangers: who gets in), `dial` connects, `redial` keeps connected, `files` moves
+bodies from and to the disk, `memory` joins two peers without a socket, `log` writes events.
+"""
 
 if __name__ != "alpyne_grid.wire":
     raise ImportError("this folder is the package alpyne_grid.wire: import it by that name")

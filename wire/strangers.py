@@ -34,7 +34,7 @@ class ServerLimits:
     handshake_timeout_s: float = limits.HANDSHAKE_TIMEOUT_S  # absolute, from accept
     half_open_max: int = limits.HALF_OPEN_MAX
     half_open_per_source: int = limits.HALF_OPEN_PER_SOURCE
-    connections_max: int = 4096  # in all; descriptors are finite
+    connections_max: int = 512  # in all: half the descriptors that systems grant by default
     unknown_max: int = 256  # complete ones without an account or ticket
     unknown_timeout_s: float = 60.0  # for registration or a ticket, counted from the handshake
 
