@@ -46,7 +46,10 @@ def load(home: Path) -> list[Device]:
     try:
         if len(text) > _FILE_MAX:
             raise ValueError(f"more than {_FILE_MAX} characters")
-        return [Device(**entry) for entry in json.loads(text)]
+        entries = json.loads(text)
+        if not isinstance(entries, list):
+            raise ValueError("no list")
+        return [Device(**entry) for entry in entries]
     except (ValueError, TypeError) as error:
         raise KeyFileError(
             f"{path}: not a list of devices ({error}); restore it, or remove it (devices that are "

@@ -1,6 +1,7 @@
 """Following jobs on the command line: their output as it comes, and what they end with."""
 
 import asyncio
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,7 +92,8 @@ def show_end(job: AsyncJob, options: EndOptions) -> ExitCode:
         for file in files:
             note(f"written: {file}")
     elif value is not None:
-        click.echo(value if isinstance(value, str) else repr(value))
+        text = value if isinstance(value, str) else repr(value)
+        click.echo(text.encode(errors="backslashreplace"))
     return ExitCode.OK
 
 
@@ -133,8 +135,10 @@ def end_as_dict(
 
 def fits_json(value: Any, depth: int = _JSON_DEPTH) -> bool:
     """Say whether JSON gives ``value`` back as it is."""
-    if value is None or type(value) in (bool, int, float, str):
+    if value is None or type(value) in (bool, int, str):
         return True
+    if type(value) is float:
+        return math.isfinite(value)
     if depth == 0:
         return False
     if type(value) is list:

@@ -39,7 +39,7 @@ def on_terminal() -> bool:
 
 def print_json(value: Any) -> None:
     """Print one JSON document: indented on a terminal, else on one line."""
-    click.echo(json.dumps(value, indent=2 if on_terminal() else None, ensure_ascii=False))
+    click.echo(json.dumps(value, indent=2 if on_terminal() else None))
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from alpyne_grid.tools.spec_source import named_values
 
-from alpyne_proto import errors, frame, limits, registry
+from alpyne_proto import errors, frame, limits, registry, table
 from alpyne_proto.fields import Choice, Kind, ListOf
 from alpyne_proto.messages import (
     access,
@@ -30,7 +30,6 @@ AREAS: dict[str, ModuleType] = {
     "program": program,
     "worker": worker,
 }
-_SHAPES_WITH_CODE = {Shape.REQUEST, Shape.RESPONSE, Shape.INTERRUPT, Shape.ROW, Shape.TRAILER}
 _LEGAL_STATES = (State.HANDSHAKE, State.UNKNOWN, State.BEARER, State.OPEN, State.WORKER)
 _POWERS = {(1 << bits) - 1: f"2^{bits}-1" for bits in (32, 48, 64)}
 _POWERS |= {1 << bits: f"2^{bits}" for bits in (32, 48, 64)}
@@ -45,6 +44,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "structs": structs,
         "enums": enums,
         "error codes": error_codes,
+        "moves": moves,
         "legal": legal,
         "limits": limit_values,
     }
@@ -198,18 +198,34 @@ def error_codes() -> str:
 
 
 def frame_types() -> str:
-    """Return the frame types with the meta that each carries."""
-    metas = {_frame_of(s): s.name for s in MESSAGES.values() if s.shape is Shape.CONTROL}
-    metas |= {"REQUEST": "a request", "RESPONSE": "a response", "INTERRUPT": "an interrupt"}
-    metas |= {"DATA": "none; with END a trailer may stand"}
+    """Return the frame types with what each may carry."""
     comments = _comments_of(frame.FrameType)
-    return _table(
-        ("type", "name", "meta", "remark"),
-        [
-            (f"0x{t.value:02X}", t.name, metas.get(t.name, "none"), comments.get(t.name, ""))
-            for t in frame.FrameType
-        ],
-    )
+    rows = []
+    for kind in frame.FrameType:
+        rule = table.RULES.get(kind)
+        carried = ("-",) * 4 if rule is None else _carried(kind, rule)
+        rows.append((f"0x{kind.value:02X}", kind.name, *carried, comments.get(kind.name, "")))
+    return _table(("type", "name", "id", "flags", "meta", "payload", "remark"), rows)
+
+
+def _carried(kind: frame.FrameType, rule: table.Rule) -> tuple[str, str, str, str]:
+    flags = _join(str(flag.name) for flag in frame.Flags if flag in rule.flags)
+    meta = rule.meta
+    if isinstance(meta, Shape):
+        name = f"{meta.value}, with END" if meta is Shape.TRAILER else meta.value
+    else:
+        name = meta.SPEC.name if meta is not None else "none"
+    return rule.scope.value, flags or "none", name, _payload(kind, rule)
+
+
+def _payload(kind: frame.FrameType, rule: table.Rule) -> str:
+    if not rule.has_payload:
+        return "none"
+    special = {
+        frame.FrameType.PAD: "any bytes, ignored",
+        frame.FrameType.DATA: "offset, body bytes",
+    }
+    return special.get(kind, "the body's first bytes")
 
 
 def frame_flags() -> str:
@@ -219,15 +235,38 @@ def frame_flags() -> str:
     return _table(("bit", "name", "meaning"), rows)
 
 
+def moves() -> str:
+    """Return how a connection goes from one phase to another."""
+    rows = [(before.name, step.value, after.name) for (before, step), after in table.MOVES.items()]
+    return _table(("phase", "step", "next phase"), rows)
+
+
 def legal() -> str:
-    """Return who may send which message in which state; what is not here is refused."""
+    """Return who may send which frame and which message in which state."""
+    return f"{_legal_frames()}\n\n{_legal_messages()}"
+
+
+def _legal_frames() -> str:
+    states = [state for state in _LEGAL_STATES if state is not State.WORKER]
+    rows = []
+    for kind in table.RULES:
+        by_state = []
+        for state in states:
+            sides = [side for side in table.Side if kind in table.legal_frames(state, side)]
+            by_state.append(_join(side.name.lower() for side in sides) or "-")
+        rows.append((kind.name, *by_state))
+    return _table(("frame", *(state.name for state in states)), rows)
+
+
+def _legal_messages() -> str:
     rows = []
     for _, spec in sorted(MESSAGES.items()):
+        if spec.shape is Shape.CONTROL:
+            continue  # legal where its frame is
         by_state = [
             senders(spec, state) if state in spec.states else "-" for state in _LEGAL_STATES
         ]
-        code = f"0x{spec.code:02X}" if spec.shape in _SHAPES_WITH_CODE | {Shape.HELLO} else "-"
-        rows.append((code, spec.name, spec.shape.value, *by_state))
+        rows.append((f"0x{spec.code:02X}", spec.name, spec.shape.value, *by_state))
     return _table(("code", "message", "shape", *(s.name for s in _LEGAL_STATES)), rows)
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from alpyne_grid.tools.spec import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 PAGE = ROOT / "docs" / "cli.md"
 FENCE = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TIMEOUT_S = 100
+TIMEOUT_S = 150
 STOP_S = 10
 
 

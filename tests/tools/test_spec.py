@@ -8,7 +8,8 @@ from alpyne_grid.tools.spec_source import named_values
 from alpyne_grid.tools.spec_tables import tables
 
 from alpyne_proto import errors, limits
-from alpyne_proto.registry import MESSAGES, Shape
+from alpyne_proto.registry import MESSAGES, Shape, State
+from alpyne_proto.table import MOVES, Side, legal_frames
 
 MAKERS = {"one": lambda: "1", "two": lambda: "2"}
 EMPTY = "".join(f"<!-- generated: {name} -->\n<!-- end -->\n" for name in MAKERS)
@@ -38,6 +39,16 @@ def test_tables_name_every_message_field_and_limit() -> None:
             assert f"| {field.key} | `{field.name}` | " in text
     for item in named_values(limits):
         assert f"| {item.name} | " in text
+
+
+def test_tables_name_every_legal_frame_and_move() -> None:
+    text = tables()["legal"]() + tables()["moves"]()
+    for state in State:
+        for side in Side:
+            for kind in legal_frames(state, side):
+                assert f"| {kind.name} | " in text
+    for before, step in MOVES:
+        assert f"| {before.name} | {step.value} | " in text
 
 
 def test_every_error_code_has_a_meaning() -> None:

@@ -9,7 +9,6 @@ from alpyne_grid.tools.quantities import duration_text, size_text
 from alpyne_grid.tools.screen import Column, note, print_facts, print_json, print_table
 
 from alpyne_proto.errors import ErrorCode
-from alpyne_proto.messages.hello import NodeKind
 
 if TYPE_CHECKING:
     from alpyne_grid.tools.pool_requests import Outcome
@@ -129,6 +128,8 @@ def _print_long(outcome: "Asked") -> None:
 
 
 def _of_compute(status: "NodeStatus") -> list[tuple[str, str]]:
+    from alpyne_proto.messages.hello import NodeKind
+
     if status.kind is not NodeKind.COMPUTE:
         return []
     return [("  score, all cores", f"{status.score_all:.0f}")]

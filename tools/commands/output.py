@@ -37,9 +37,7 @@ async def _output(grid: "AsyncManager", text: str, *, follow: bool, as_json: boo
     reader = OutputReader(watched.read_from, lambda: watched.is_finished, follow=follow)
     if as_json:
         async for line in reader:
-            click.echo(
-                json.dumps({"descriptor": line.descriptor, "line": str(line)}, ensure_ascii=False)
-            )
+            click.echo(json.dumps({"descriptor": line.descriptor, "line": str(line)}))
     else:
         async for descriptor, data in reader.chunks():
             write_output(descriptor, data)

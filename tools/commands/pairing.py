@@ -11,13 +11,13 @@ from alpyne_grid.tools.option_types import as_json, duration
 from alpyne_grid.tools.quantities import size_text
 from alpyne_grid.tools.screen import note, print_facts, print_json
 
-from alpyne_proto.address import Address
 from alpyne_proto.errors import AddressError, AlpyneError, ErrorCode
 
 if TYPE_CHECKING:
     from alpyne_grid.manager.identity import ManagerIdentity
     from alpyne_grid.manager.pool import PoolNode
 
+    from alpyne_proto.address import Address
     from alpyne_proto.messages.access import Registered
     from alpyne_proto.messages.hello import AcceptorHello
 
@@ -73,6 +73,8 @@ def pair(
     """
     from alpyne_grid.tools import home
 
+    from alpyne_proto.address import Address
+
     if not addresses and not files:
         raise click.UsageError("give an ADDRESS (a node prints it when it starts), or a file")
     if name and len(addresses) + len(files) > 1:
@@ -92,11 +94,13 @@ def pair(
         note("Next: `alpyne nodes` shows the pool; `alpyne run FILE` runs a program on it.")
 
 
-def read_address(file: Path, wait_s: float) -> Address:
+def read_address(file: Path, wait_s: float) -> "Address":
     """Return the address in ``file``, which a starting node may still have to write.
 
     Raises NoAddressFile after ``wait_s`` seconds, AddressError for a file with something else.
     """
+    from alpyne_proto.address import Address
+
     deadline = time.monotonic() + wait_s
     while True:
         try:
@@ -118,7 +122,7 @@ def read_address(file: Path, wait_s: float) -> Address:
 
 
 def _pair(
-    me: "ManagerIdentity", address: Address, invitation: str, trusted: bool, name: str
+    me: "ManagerIdentity", address: "Address", invitation: str, trusted: bool, name: str
 ) -> tuple["PoolNode", "AcceptorHello", "Registered"]:
     import asyncio
 

@@ -23,7 +23,8 @@ class RunCommand(click.Command):
         """Parse as click does, and note whether `--` opens what follows the options."""
         given = list(args)
         found, _, _ = self.make_parser(ctx).parse_args(list(args))
-        before = len(given) - len(found.get("words") or ()) - 1
+        words = found.get("words")
+        before = len(given) - len(words if isinstance(words, tuple) else ()) - 1
         ctx.meta[_AFTER_DASHES] = before >= 0 and given[before] == "--"
         return super().parse_args(ctx, args)
 

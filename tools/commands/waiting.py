@@ -1,6 +1,5 @@
 """`alpyne wait` and `alpyne cancel`: the end of jobs that go on elsewhere."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +79,8 @@ async def find_jobs(grid: "AsyncManager", ids: Sequence[str], tag: str) -> "list
 async def _wait(
     grid: "AsyncManager", ids: Sequence[str], tag: str, timeout: float | None, options: Any
 ) -> ExitCode:
+    import asyncio
+
     from alpyne_grid.manager import ResultTimeout
     from alpyne_grid.tools.job_ends import show_end
 
@@ -102,6 +103,8 @@ async def _wait(
 
 
 async def _cancel(grid: "AsyncManager", ids: Sequence[str], tag: str, as_json: bool) -> ExitCode:
+    import asyncio
+
     jobs = await find_jobs(grid, ids, tag)
     waits = [asyncio.ensure_future(cancel_job(job)) for job in jobs]
     ends = [await one for one in waits]
