@@ -11,7 +11,7 @@ from alpyne_grid.manager.links import Link
 from alpyne_proto.errors import AlpyneError
 
 ANSWER_S = 10.0  # for a request without a body
-WAIT_S = 5.0  # for a member that is not connected, where its answer is needed
+WAIT_S = 3.0  # for a member that is not connected, where its answer is needed
 T = TypeVar("T")
 
 

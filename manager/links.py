@@ -25,7 +25,7 @@ from alpyne_proto.registry import Message, Role, State
 
 DIAL_TIMEOUT_S = 10.0
 GREET_TIMEOUT_S = 10.0
-CALL_WAIT_S = 5.0  # how long a call waits for a connection that is not up
+CALL_WAIT_S = 3.0  # how long a call waits for a connection that is not up
 BACKOFF = Backoff(first_s=0.05, most_s=10.0)  # a restarted daemon is found before it counts as lost
 
 

@@ -19,7 +19,8 @@ from alpyne_proto.errors import AlpyneError, ConnectionLost, ErrorCode, RequestF
 from alpyne_proto.jobobject import TO_THE_END, JobObject
 from alpyne_proto.messages.data import GetObject, ObjectInfo
 
-WAIT_S = 5.0
+WAIT_S = 3.0
+FIRST_ANSWER_S = 3.0  # where others can be asked instead
 IN_MEMORY_MAX = 1 << 32  # bytes of one object that is read at once
 _ROUNDS = 2  # all holders are asked again once: one that restarts is back
 
@@ -173,7 +174,9 @@ class _Attempts:
             offset=offset,
             length=length,
         )
-        answer = await link.call(request, timeout_s=ANSWER_S, wait_s=WAIT_S)
+        # One that hangs is found out by its silence only; until then another one may serve.
+        answer_s = FIRST_ANSWER_S if self._left else ANSWER_S
+        answer = await link.call(request, timeout_s=answer_s, wait_s=WAIT_S)
         self.begun = True
         if not isinstance(answer.message, ObjectInfo):
             raise RequestFailed(ErrorCode.INTERNAL, "the node answered with something else")

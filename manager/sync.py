@@ -480,29 +480,43 @@ class Container:
         """Write a file under ``path``, by default under its own name."""
         return self.put(path or Path(file).name, Path(file), **how)
 
-    def get(self, path: str | JobObject, offset: int = 0, length: int = TO_THE_END) -> bytes:
-        """Return an object's bytes."""
-        return self._thread.call(self.container.get(path, offset, length))
+    def get(
+        self,
+        path: str | JobObject,
+        offset: int = 0,
+        length: int = TO_THE_END,
+        *,
+        allow_stale: bool = False,
+    ) -> bytes:
+        """Return an object's bytes.
 
-    def stream(self, path: str | JobObject) -> Iterator[bytes]:
+        ``allow_stale``: also where too few members answer to know the newest version.
+        """
+        work = self.container.get(path, offset, length, allow_stale=allow_stale)
+        return self._thread.call(work)
+
+    def stream(self, path: str | JobObject, *, allow_stale: bool = False) -> Iterator[bytes]:
         """Iterate over an object's bytes as they come."""
-        return Batches(self._thread, self.container.stream(path), PIECES_AT_ONCE)
+        pieces = self.container.stream(path, allow_stale=allow_stale)
+        return Batches(self._thread, pieces, PIECES_AT_ONCE)
 
     def value(self, path: str | JobObject) -> Any:
         """Return the value that a value object holds."""
         return self._thread.call(self.container.value(path))
 
-    def pull(self, path: str | JobObject, target: str | Path) -> JobObject:
+    def pull(
+        self, path: str | JobObject, target: str | Path, *, allow_stale: bool = False
+    ) -> JobObject:
         """Write an object to a file, which appears whole or not at all."""
-        return self._thread.call(self.container.pull(path, target))
+        return self._thread.call(self.container.pull(path, target, allow_stale=allow_stale))
 
     def stat(self, path: str, *, allow_stale: bool = False) -> JobObject:
         """Return the newest version of an object."""
         return self._thread.call(self.container.stat(path, allow_stale=allow_stale))
 
-    def exists(self, path: str) -> bool:
+    def exists(self, path: str, *, allow_stale: bool = False) -> bool:
         """Return whether there is an object under ``path``."""
-        return self._thread.call(self.container.exists(path))
+        return self._thread.call(self.container.exists(path, allow_stale=allow_stale))
 
     def delete(self, path: str, **how: Any) -> None:
         """Delete an object."""
