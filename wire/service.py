@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from alpyne_grid.wire.connection import Connection
 
 Handler = Callable[["Request"], Awaitable[None] | None]
+_WAIT_MAX_MS = 0xFFFF_FFFF  # what the field takes
 _TEXT_MAX = 1000  # characters of an Error's text; the field takes 4,096 bytes
 
 
@@ -164,7 +165,8 @@ class Request:
         if self._writer is not None:
             self._writer.reset(code, text)
         elif not self._answered:
-            self.reply_nowait(Error(code, outcome, text[:_TEXT_MAX], retryable, retry_after_ms))
+            wait_ms = int(min(max(retry_after_ms, 0), _WAIT_MAX_MS))
+            self.reply_nowait(Error(code, outcome, text[:_TEXT_MAX], retryable, wait_ms))
 
     # ---- from the connection ----
 
