@@ -256,6 +256,7 @@ class MapRun:
     def _follow(self, job: AsyncJob, chunk: Chunk) -> None:
         self._jobs[job] = chunk
         job.add_done_callback(self._ended)
+        job.follow()
 
     # --- results ----------------------------------------------------------------------------
 
