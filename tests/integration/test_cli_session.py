@@ -56,8 +56,9 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Type
     ]
     environment = {**os.environ, "ALPYNE_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{kept}:{environment['PATH']}"
+    (kept / "session.sh").write_text("\n".join(lines))
     shell = subprocess.Popen(
-        ["bash", "-c", "\n".join(lines)],
+        ["bash", str(kept / "session.sh")],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -114,6 +114,11 @@ def test_failure_is_one_line_and_an_exit_code(
     assert "Traceback" not in err
 
 
+def test_unknown_command_is_answered_with_the_nearest(capsys: Captured) -> None:
+    assert main(["pairr", "x"]) == ExitCode.USAGE
+    assert "did you mean `alpyne pair`?" in capsys.readouterr().err
+
+
 def test_nodes_says_what_to_do_when_the_pool_is_empty(capsys: Captured) -> None:
     assert main(["nodes"]) == 0
     captured = capsys.readouterr()

@@ -51,7 +51,7 @@ def device() -> None:
 def add(
     name: str | None, out: Path | None, renew: bool, ssh_file: Path | None, as_json: bool
 ) -> None:
-    """Certify another machine as device NAME, or renew this machine's certificate.
+    """Certify another machine, or this one anew.
 
     With NAME, the folder given by --out gets all that the other machine needs: keys of its own, a
     certificate for a year, your pool. Move it there as ALPYNE_HOME (~/.config/alpyne). The
@@ -103,10 +103,11 @@ def list_devices(as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Also if it is the machine that you are using.")
 @as_json
 def revoke(name: str, force: bool, as_json: bool) -> int:
-    """End a device's connections and tickets at every node of the pool.
+    """End a device's access at every node.
 
-    NAME is its name or the start of its key in `alpyne device list`, or its whole key. Nodes that
-    cannot be reached are named; run the command again when they are back.
+    Its connections and tickets end at all nodes of the pool. NAME is its name or the start of its
+    key in `alpyne device list`, or its whole key. Nodes that cannot be reached are named; run the
+    command again when they are back.
     """
     from alpyne_grid.manager import admin
     from alpyne_grid.tools import device_book, home

@@ -67,6 +67,20 @@ class AlpyneGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command as click does; an unknown one is answered with the nearest names."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            near = " or ".join(
+                f"`alpyne {one}`" for one in difflib.get_close_matches(name, COMMANDS)
+            )
+            ctx.fail(f"no such command {name!r}" + (f"; did you mean {near}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections of commands, and what the exit codes mean."""
         for title, names in SECTIONS.items():
