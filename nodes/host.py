@@ -20,12 +20,13 @@ from alpyne_grid.nodes.state import StateFolder
 from alpyne_grid.nodes.store import CommitStore, Schema
 from alpyne_grid.wire import Connection, Handler, Server, Service, serve
 
+from alpyne_grid import __version__
 from alpyne_proto.address import Address
 from alpyne_proto.compression import Compression
 from alpyne_proto.messages.hello import CODEC_ZSTD, AcceptorHello, NodeKind
 from alpyne_proto.registry import Message
 
-SOFTWARE = "alpyne-grid 0.1.0"
+SOFTWARE = f"alpyne-grid {__version__}"
 
 
 class NodeService(Service):
