@@ -45,7 +45,9 @@ from alpyne_grid.manager.objects import AsyncContainer
 from alpyne_grid.manager.options import JobOptions
 from alpyne_grid.manager.results import CommandResult
 from alpyne_grid.manager.statistics import NodeStatistics, Statistics
-from alpyne_grid.manager.sync import Container, Job, Manager, Results
+from alpyne_grid.manager.sync import Manager
+from alpyne_grid.manager.sync_jobs import Job, Results
+from alpyne_grid.manager.sync_objects import Container
 
 from alpyne_proto.jobobject import JobObject
 from alpyne_proto.messages.compute import JobState

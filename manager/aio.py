@@ -33,11 +33,13 @@ from alpyne_grid.manager.chunks import ChunkSizes
 from alpyne_grid.manager.connecting import JOURNALS, ConnectOptions, connect_core
 from alpyne_grid.manager.containers import Containers
 from alpyne_grid.manager.core import GridCore
+from alpyne_grid.manager.deleting import delete_all, noting
 from alpyne_grid.manager.errors import ProgramError
 from alpyne_grid.manager.grid_table import LOST_AFTER_S
 from alpyne_grid.manager.identity import Passphrase, home_folder
 from alpyne_grid.manager.jobs import AsyncJob
-from alpyne_grid.manager.maps import Earlier, MapRun, MapWork
+from alpyne_grid.manager.map_work import MapWork
+from alpyne_grid.manager.maps import Earlier, MapRun
 from alpyne_grid.manager.nodes import Node, nodes
 from alpyne_grid.manager.objects import AsyncContainer, Store
 from alpyne_grid.manager.options import CheckedOptions, more_options, split_options
@@ -49,12 +51,11 @@ from alpyne_grid.manager.writes import Writes
 
 from alpyne_proto.address import Address
 from alpyne_proto.compression import Compression
-from alpyne_proto.jobobject import TO_THE_END, JobObject, fold
+from alpyne_proto.jobobject import TO_THE_END, JobObject
 from alpyne_proto.messages.compute import ListJobs
 from alpyne_proto.messages.data import ContainerRow
 
 CONNECT_S = 10.0
-DELETES_AT_ONCE = 16
 
 
 class AsyncManager:
@@ -278,7 +279,7 @@ class AsyncManager:
         """
         if fan_in < 2:
             raise ProgramError(f"reduce: fan_in: expected 2 or more, got {fan_in}")
-        folding = _Folding(function)
+        folding = reduction.Folding(function)
         name = f"reduce {programs.name_of(function)}"
         scratch: list[JobObject] = []
         streams: list[ResultStream] = []
@@ -288,7 +289,7 @@ class AsyncManager:
             how = {**options, "into": into, "title": name}
             stream = self._map(folding, items, length, Picks.VALUES, how)
             streams.append(stream)
-            return _noting(stream, scratch) if into is not None else stream
+            return noting(stream, scratch) if into is not None else stream
 
         try:
             result, _ = await reduction.tree(level, parts, initial)
@@ -296,7 +297,7 @@ class AsyncManager:
             for stream in streams:
                 await stream.close()
         if into is not None:
-            await _delete_all(into, [item for item in scratch if item.path != result.path])
+            await delete_all(into, [item for item in scratch if item.path != result.path])
         return result
 
     def _map(
@@ -381,37 +382,3 @@ class Connecting:
     async def __aexit__(self, *error: object) -> None:
         if self._manager is not None:
             await self._manager.close()
-
-
-class _Folding:
-    """What a reduce sends: ``function`` folded over a group of neighbours."""
-
-    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
-        self.__name__ = self.__qualname__ = programs.name_of(function)
-        self.__module__ = getattr(function, "__module__", "")
-        self._function = function
-
-    def __call__(self, group: Sequence[Any]) -> Any:
-        return fold(self._function, group)
-
-    def __reduce__(self) -> Any:
-        # A worker lacks this class: what it needs of it is functools and alpyne_proto.
-        from functools import partial
-
-        return partial, (fold, self._function)
-
-
-async def _noting(stream: ResultStream, scratch: list[JobObject]) -> AsyncIterator[Any]:
-    async for item in stream:
-        scratch.append(item)
-        yield item
-
-
-async def _delete_all(container: AsyncContainer, items: Sequence[JobObject]) -> None:
-    waiting = iter(items)
-
-    async def lane() -> None:
-        for item in waiting:
-            await container.delete(item.path, missing_ok=True)
-
-    await asyncio.gather(*(lane() for _ in range(min(DELETES_AT_ONCE, len(items)))))

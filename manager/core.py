@@ -13,22 +13,23 @@ from time import monotonic
 from typing import Any
 
 from alpyne_grid.manager import grid_events as g
-from alpyne_grid.manager.compute_link import ComputeLink, EventRow, Submission
-from alpyne_grid.manager.errors import JournalError, ManagerClosed
+from alpyne_grid.manager.compute_link import ComputeLink, EventRow
+from alpyne_grid.manager.effects import Effects
+from alpyne_grid.manager.errors import ManagerClosed
 from alpyne_grid.manager.grid_table import GridTable
-from alpyne_grid.manager.jobs import AsyncJob, Ended
+from alpyne_grid.manager.jobs import AsyncJob
 from alpyne_grid.manager.journal import Journal, Record
 from alpyne_grid.manager.links import Link, LinkSettings
 from alpyne_grid.manager.output import OutputReader
 from alpyne_grid.manager.placement import NodeFacts
 from alpyne_grid.manager.pool import Pool, PoolNode
 from alpyne_grid.manager.results import Place
-from alpyne_grid.manager.specs import Work, check_tickets, plan_of, row_for
+from alpyne_grid.manager.specs import Work, check_tickets, plan_of
 from alpyne_grid.wire import Answer, Connection, Request, Service
 from alpyne_grid.wire.log import Log
 
 from alpyne_proto.address import key_to_text
-from alpyne_proto.errors import AlpyneError, ConnectionLost
+from alpyne_proto.errors import AlpyneError
 from alpyne_proto.jobobject import JobObject, ObjectReader
 from alpyne_proto.messages import compute as messages
 from alpyne_proto.messages.access import NodeStatus
@@ -65,22 +66,10 @@ class GridCore:
         self._inbox: deque[Callable[[], None]] = deque()
         self._inbox_scheduled = False
         self._added: list[g.Plan] = []
-        self._to_store: list[tuple[bytes, Record]] = []
-        self._to_flush: dict[bytes, ComputeLink] = {}
-        self._to_cancel: dict[bytes, list[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._closing = False
-        self._perform_one: dict[type[Any], Callable[[Any], None]] = {
-            g.Send: self._send,
-            g.Store: lambda effect: self._to_store.append((effect.job_id, effect.record)),
-            g.Deliver: self._deliver,
-            g.Abandon: self._abandon,
-            g.Settle: self._settle,
-            g.Fetch: lambda effect: self.spawn(self._fetch(effect)),
-            g.Cancel: lambda e: self._to_cancel.setdefault(e.node, []).append(e.job_id),
-            g.Changed: self._changed,
-        }
+        self._effects = Effects(self)
         for node in nodes:
             self._add_link(node)
 
@@ -234,85 +223,13 @@ class GridCore:
 
     def handle(self, *events: g.Event) -> None:
         """Give the table events and carry out what it wants."""
-        now = monotonic()
-        perform = self._perform_one
-        for effect in self.table.handle_all(events, now):
-            perform[type(effect)](effect)
-        self._finish_effects()
-
-    def _finish_effects(self) -> None:
-        if self._to_flush:
-            submitted, self._to_flush = self._to_flush, {}
-            for link in submitted.values():
-                link.flush()
-        for node, job_ids in self._to_cancel.items():
-            compute = self.compute.get(node)
-            if compute is not None:
-                compute.cancel(job_ids)
-        self._to_cancel.clear()
-        if self._to_store:
-            batch, self._to_store = self._to_store, []
-            self._store(batch)
+        self._effects.perform(self.table.handle_all(events, monotonic()))
         if self._ticker is None and self.table.wants_ticks and not self._closing:
             self._ticker = self._loop.call_later(TICK_S, self._tick)
-
-    def _store(self, batch: list[tuple[bytes, Record]]) -> None:
-        records = [record for _, record in batch]
-        if len(batch) == len(self.jobs):  # no other job is under way that the loop could see to
-            try:
-                now = self.journal.commit_now(records)
-            except JournalError as error:
-                self.committed(batch, error)
-                return
-            if now:
-                self.committed(batch, None)
-                return
-        self.journal.append(records, _Commit(self, batch))
 
     def _tick(self) -> None:
         self._ticker = None
         self.handle(g.Tick())
-
-    # --- effects ----------------------------------------------------------------------------
-
-    def _send(self, effect: g.Send) -> None:
-        job, compute = self.jobs.get(effect.job_id), self.compute.get(effect.node)
-        if job is None or compute is None or job.work is None:
-            return
-        work = job.work
-        try:
-            row = row_for(
-                work,
-                effect.allocation,
-                trusted=compute.link.trusted,
-                holder=compute.key,
-                identity=self.settings.identity,
-                routes={link.key: str(link.node.address) for link in self.data_links()}
-                if work.program.objects or work.target is not None
-                else {},
-            )
-        except AlpyneError as error:
-            answer = messages.JobAnswer(
-                work.job_id, messages.Verdict.REFUSED, error.code, str(error)[:1000]
-            )
-            self._loop.call_soon(self._answered, compute, answer)
-            return
-        compute.submit(Submission(work.job_id, row, work.blob))
-        self._to_flush[compute.key] = compute
-
-    def _deliver(self, effect: g.Deliver) -> None:
-        job = self.jobs.pop(effect.job_id, None)
-        if job is None:
-            return
-        outcome = effect.outcome
-        if outcome.misfits:
-            silent = [
-                f"{link.name}: not reached yet"
-                for link in self.links.values()
-                if link.key not in self.table.nodes and link.kind is not NodeKind.DATA
-            ]
-            outcome = g.with_misfits(outcome, (*outcome.misfits, *silent))
-        job.deliver(Ended(outcome, self.place(effect.job_id, outcome.node), job.form))
 
     def place(self, job_id: bytes, node: bytes | None) -> Place:
         """Return where a result comes from, for decoding it and for its errors."""
@@ -320,38 +237,6 @@ class GridCore:
         is_trusted = link is not None and link.trusted
         codec = messages.ResultCodec.PICKLE if is_trusted else messages.ResultCodec.PLAIN
         return Place(job_id, self.node_name(node), codec)
-
-    def _abandon(self, effect: g.Abandon) -> None:
-        job = self.jobs.pop(effect.job_id, None)
-        if job is not None:
-            job.fail(JournalError(effect.text))
-
-    def _settle(self, effect: g.Settle) -> None:
-        compute = self.compute.get(effect.node)
-        if compute is not None and self.settles:
-            compute.settle(effect.job_id, effect.allocation, effect.attempt)
-
-    def _changed(self, effect: g.Changed) -> None:
-        job = self.jobs.get(effect.job_id)
-        if job is not None:
-            job.took_place(effect.state, effect.node, accepted=effect.accepted)
-
-    async def _fetch(self, effect: g.Fetch) -> None:
-        compute = self.compute[effect.node]
-        epoch = (effect.allocation, effect.attempt)
-        try:
-            head, body = await compute.result(effect.job_id)
-            if (head.allocation, head.attempt) == epoch:
-                self.handle(g.ResultFetched(effect.node, effect.job_id, *epoch, body, head.sha256))
-                return
-            text = "its node has another execution's result"
-        except ConnectionLost:
-            return  # it is fetched again when the node is back
-        except AlpyneError as error:
-            if not compute.link.is_up:
-                return
-            text = str(error)
-        self.handle(g.FetchFailed(effect.node, effect.job_id, *epoch, text))
 
     def committed(self, batch: list[tuple[bytes, Record]], error: BaseException | None) -> None:
         """The journal has taken, or refused, the records of these jobs."""
@@ -379,7 +264,7 @@ class GridCore:
             return
         compute = self.compute.get(link.key)
         if compute is None:
-            compute = ComputeLink(link, answered=self._answered, pushed=self._pushed)
+            compute = ComputeLink(link, answered=self.answered, pushed=self._pushed)
             self.compute[link.key] = compute
         self.spawn(self._subscribe(compute, fresh=fresh))
         # Before any event of its jobs can come; what happens until the subscription is replayed.
@@ -416,7 +301,8 @@ class GridCore:
     def _compute_of(self, connection: Connection) -> ComputeLink | None:
         return self.compute.get(connection.peer_key)
 
-    def _answered(self, compute: ComputeLink, answer: messages.JobAnswer) -> None:
+    def answered(self, compute: ComputeLink, answer: messages.JobAnswer) -> None:
+        """Take a node's answer to the submission of one job."""
         self.handle(
             g.JobAnswered(
                 compute.key,
@@ -457,19 +343,6 @@ class GridCore:
         except AlpyneError:
             return  # the connection is lost, or will be: the next subscription tells all
         self.handle(*(g.JobChanged(compute.key, event_of(row), b"") for row in rows))
-
-
-class _Commit:
-    """Called in the journal's thread; brings the news to the loop."""
-
-    __slots__ = ("_batch", "_core")
-
-    def __init__(self, core: GridCore, batch: list[tuple[bytes, Record]]) -> None:
-        self._core = core
-        self._batch = batch
-
-    def __call__(self, error: BaseException | None) -> None:
-        self._core.call_soon(lambda: self._core.committed(self._batch, error))
 
 
 def event_of(row: messages.JobRow) -> messages.JobEvent:

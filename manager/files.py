@@ -1,33 +1,17 @@
-"""The manager's own small files: written whole or not at all, one process at a time."""
+"""The folder of the user's keys and pool: made for its owner only, used by one process at a time."""
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from alpyne_grid.manager.errors import PoolError
-from alpyne_grid.manager.file_lock import try_lock
+
+from alpyne_grid.durable import try_lock
 
 LOCK_WAIT_S = 10.0
 _PAUSE_S = 0.01
-
-
-def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace ``path`` by ``content``: readers see the old or the new, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
 
 
 def make_home(home: Path) -> None:

@@ -8,7 +8,6 @@ that. What finishes under an older allocation is *fenced*: counted, never delive
 Source: spec/PROTOCOL.md, "Executions and fencing".
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -16,15 +15,13 @@ from typing import Any
 from alpyne_grid.manager import grid_events as g
 from alpyne_grid.manager.errors import Receipt
 from alpyne_grid.manager.grid_jobs import GridJob, Phase, Trigger
-from alpyne_grid.manager.journal import NO_HASH, Kind, Record
+from alpyne_grid.manager.grid_state import MOVES_MAX, GridState
 from alpyne_grid.manager.placement import Node
-from alpyne_grid.manager.waiting import Waiting
 
 from alpyne_proto.errors import ErrorCode
 from alpyne_proto.messages.compute import Cause, JobEvent, JobState, Verdict
 
 LOST_AFTER_S = 3.0  # a restarted daemon is back within this; its jobs then stay
-MOVES_MAX = 5
 PAUSE_S = 0.5  # for a node that refused work for now
 
 _ALIVE = (Phase.SENT, Phase.ACCEPTED, Phase.RUNNING)
@@ -32,21 +29,12 @@ _AT_NODE = (*_ALIVE, Phase.FETCHING)
 _RETRIED = (Cause.EXCEPTION, Cause.CRASH, Cause.EXIT_STATUS)
 
 
-class GridTable:
+class GridTable(GridState):
     """The jobs and compute nodes of one journal."""
 
     def __init__(self, *, lost_after_s: float = LOST_AFTER_S) -> None:
-        self.jobs: dict[bytes, GridJob] = {}
-        self.nodes: dict[bytes, Node] = {}
-        self.counts: Counter[str] = Counter()
-        self.per_node: dict[bytes, Counter[str]] = {}
+        super().__init__()
         self._lost_after_s = lost_after_s
-        self._waiting = Waiting(self._place_at, self._unplaceable)
-        self._unheard: set[bytes] = set()
-        self._settled: dict[bytes, tuple[int, int]] = {}  # epochs of delivered jobs that had moved
-        self._fenced: set[tuple[bytes, int, int]] = set()
-        self._effects: list[g.Effect] = []
-        self._room = False  # whether a waiting job may find a place now
         self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
             g.JobsAdded: self._jobs_added,
             g.NodesExpected: self._nodes_expected,
@@ -83,14 +71,6 @@ class GridTable:
         gone = (not n.up and not n.lost for n in self.nodes.values())
         return bool(self._waiting) or any(gone)
 
-    def _do(self, effect: g.Effect) -> None:
-        self._effects.append(effect)
-
-    def _count(self, node: bytes | None, what: str) -> None:
-        self.counts[what] += 1
-        if node is not None:
-            self.per_node.setdefault(node, Counter())[what] += 1
-
     # --- jobs come and get a node -----------------------------------------------------------
 
     def _jobs_added(self, event: g.JobsAdded, now: float) -> None:
@@ -99,49 +79,6 @@ class GridTable:
             job = self.jobs[plan.job_id] = GridJob(plan, now)
             self._waiting.add(job)
         self._room = True
-
-    def _place_at(self, job: GridJob, node: Node) -> None:
-        if job.phase is Phase.STRANDED:
-            job.moves += 1
-            self._count(job.node, "moved")
-            self._leave_to_die(job)
-        job.move(Trigger.PLACED_ANEW if job.allocation else Trigger.PLACED)
-        job.allocation += 1
-        job.attempt, job.answered, job.outcome = 0, False, None
-        job.node = node.key
-        node.take(job.plan.job_id, job.plan.wants.cpus, job.plan.size)
-        if job.phase is Phase.SENT:
-            self._send(job)
-        else:
-            self._do(g.Store(job.plan.job_id, self._record(Kind.ALLOCATED, job)))
-
-    def _send(self, job: GridJob) -> None:
-        if job.node is not None:
-            self._do(g.Send(job.node, job.plan.job_id, job.allocation))
-
-    def _unplaceable(self, job: GridJob, reasons: tuple[str, ...]) -> None:
-        if job.phase is Phase.STRANDED:
-            self._leave_to_die(job)
-        refusal = job.outcome
-        if refusal is not None and refusal.refused is not ErrorCode.NO_ERROR:
-            self._give_up(job, refusal)  # in the words of the last node that refused it
-        else:
-            text = "no compute node fits"
-            outcome = self._verdict(job, JobState.FAILED, Cause.NODE, text)
-            self._give_up(job, replace(outcome, misfits=reasons))
-
-    def _leave(self, job: GridJob) -> None:
-        """Take the job out of its node's pipeline."""
-        node = self.nodes.get(job.node) if job.node is not None else None
-        if node is not None and node.give(job.plan.job_id, job.plan.wants.cpus, job.plan.size):
-            self._room = True
-
-    def _leave_to_die(self, job: GridJob) -> None:
-        """Leave a node that is lost; what runs there ends when it is back."""
-        self._leave(job)
-        node = self.nodes.get(job.node) if job.node is not None else None
-        if node is not None:
-            node.zombies.add(job.plan.job_id)
 
     # --- nodes ------------------------------------------------------------------------------
 
@@ -303,28 +240,7 @@ class GridTable:
             job.outcome = outcome
             self._fetch(job, outcome)
 
-    def _rerun(self, job: GridJob, why: str, *, moves: bool = False) -> None:
-        """Have the job executed once more; its execution so far counts no more."""
-        self._leave(job)
-        if job.cancelled:
-            self._give_up_cancelled(job, f"cancelled ({why})")
-        elif moves and job.moves >= MOVES_MAX:
-            self._give_up_lost(job, why)
-        else:
-            if moves:
-                job.moves += 1
-                self._count(job.node, "moved")
-            job.move(Trigger.RERUN)
-            job.node = None
-            self._waiting.add(job, first=True)
-            self._room = True
-
     # --- large results ----------------------------------------------------------------------
-
-    def _fetch(self, job: GridJob, outcome: g.Outcome) -> None:
-        if outcome.node is not None:
-            job_id = job.plan.job_id
-            self._do(g.Fetch(outcome.node, job_id, outcome.allocation, outcome.attempt))
 
     def _is_fetching(self, job: GridJob | None, event: g.ResultFetched | g.FetchFailed) -> bool:
         return (
@@ -346,33 +262,6 @@ class GridTable:
             self._rerun(job, event.text, moves=True)
 
     # --- the end of a job -------------------------------------------------------------------
-
-    def _record(self, kind: Kind, job: GridJob, sha256: bytes = b"") -> Record:
-        counter = int.from_bytes(job.plan.job_id[8:], "big")
-        return Record(kind, counter, job.allocation, job.attempt, sha256 or NO_HASH)
-
-    def _settle(self, job: GridJob, outcome: g.Outcome, sha256: bytes = b"") -> None:
-        job.outcome = outcome
-        self._leave(job)
-        self._do(g.Store(job.plan.job_id, self._record(Kind.SETTLED, job, sha256)))
-
-    def _verdict(self, job: GridJob, state: JobState, cause: Cause, text: str) -> g.Outcome:
-        """Return an outcome that the manager decides, not a node."""
-        return g.Outcome(state, cause, text, b"", job.node, job.allocation, job.attempt)
-
-    def _give_up(self, job: GridJob, outcome: g.Outcome) -> None:
-        job.move(Trigger.GIVEN_UP)
-        self._settle(job, outcome)
-
-    def _give_up_cancelled(self, job: GridJob, text: str) -> None:
-        outcome = self._verdict(job, JobState.KILLED, Cause.CANCELLED, text)
-        if job.allocation == 0:  # it ran nowhere: nothing is left, for sure
-            outcome = replace(outcome, receipt=Receipt(confirmed=True))
-        self._give_up(job, outcome)
-
-    def _give_up_lost(self, job: GridJob, why: str) -> None:
-        text = f"{why}; it had moved {job.moves} times before"
-        self._give_up(job, self._verdict(job, JobState.LOST, Cause.NODE, text))
 
     def _cancel_asked(self, event: g.CancelAsked, now: float) -> None:
         job = self.jobs.get(event.job_id)
@@ -403,27 +292,6 @@ class GridTable:
             return
         job.move(Trigger.STORED)
         self._end(job)
-
-    def _end(self, job: GridJob) -> None:
-        outcome = job.outcome
-        assert outcome is not None
-        del self.jobs[job.plan.job_id]
-        if job.allocation > 1:
-            self._settled[job.plan.job_id] = (job.allocation, job.attempt)
-        self._count(outcome.node, "done" if outcome.state is JobState.DONE else "failed")
-        self._count_usage(outcome)
-        self._do(g.Deliver(job.plan.job_id, outcome))
-        if outcome.node is not None and outcome.from_node:
-            epoch = (outcome.allocation, outcome.attempt)
-            self._do(g.Settle(outcome.node, job.plan.job_id, *epoch))
-
-    def _count_usage(self, outcome: g.Outcome) -> None:
-        usage = outcome.usage
-        self.counts["failovers"] += usage.failovers
-        self.counts["read_bytes"] += usage.read_bytes
-        self.counts["written_bytes"] += usage.written_bytes
-        if outcome.node is not None:
-            self.per_node[outcome.node]["busy_ms"] += usage.wall_ms
 
     def _store_failed(self, event: g.StoreFailed, now: float) -> None:
         job = self.jobs.pop(event.job_id)

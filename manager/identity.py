@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alpyne_grid.manager.errors import NotRegistered
-from alpyne_grid.manager.files import locked, make_home, write_whole
+from alpyne_grid.manager.files import locked, make_home
 
+from alpyne_grid.durable import write_durably
 from alpyne_proto.certificate import CERTIFICATE_LIFE_S, Certificate
 from alpyne_proto.errors import CertificateInvalid, KeyFileError
 from alpyne_proto.keys import DeviceIdentity, SigningKey
@@ -107,7 +108,7 @@ def create_account(home: Path, passphrase: bytes = b"") -> SigningKey:
     if (home / ACCOUNT).exists():
         raise KeyFileError(f"{home / ACCOUNT}: there is an account already; remove it by hand")
     key = SigningKey.create(secrets.token_bytes)
-    write_whole(home / ACCOUNT, write_private_key(key, passphrase))
+    write_durably(home / ACCOUNT, write_private_key(key, passphrase))
     _write_public(home, key.public)
     return key
 
@@ -137,7 +138,7 @@ def install_certificate(home: Path, certificate: Certificate) -> None:
     device = _load_device(home)
     if certificate.noise_key != device.noise_public:
         raise KeyFileError("the certificate is for another device; make one for this machine")
-    write_whole(home / CERTIFICATE, base64.b64encode(certificate.encode()) + b"\n")
+    write_durably(home / CERTIFICATE, base64.b64encode(certificate.encode()) + b"\n")
     if load_public(home) != certificate.account_key:
         _write_public(home, certificate.account_key)
 
@@ -150,7 +151,7 @@ def device_keys(home: Path) -> DeviceIdentity:
 
 def _write_public(home: Path, key: bytes) -> None:
     comment = f"alpyne@{socket.gethostname()}"[:64]
-    write_whole(home / PUBLIC, f"{write_public_line(key, comment)}\n".encode(), mode=0o644)
+    write_durably(home / PUBLIC, f"{write_public_line(key, comment)}\n".encode(), mode=0o644)
 
 
 def _load_device(home: Path) -> DeviceIdentity:
@@ -159,7 +160,7 @@ def _load_device(home: Path) -> DeviceIdentity:
         text = path.read_text(errors="replace")
     except FileNotFoundError:
         device = DeviceIdentity.create(secrets.token_bytes)
-        write_whole(path, device.to_text().encode())
+        write_durably(path, device.to_text().encode())
         return device
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read ({error.strerror})") from None

@@ -31,7 +31,8 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from alpyne_grid.manager.errors import JournalError
-from alpyne_grid.manager.file_lock import try_lock
+
+from alpyne_grid.durable import try_lock
 
 MAGIC = b"ALPYNEJ1"
 SUFFIX = ".journal"

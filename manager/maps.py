@@ -9,77 +9,22 @@ halved until the item that does it is alone.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from alpyne_grid.manager import program as programs
 from alpyne_grid.manager.chunks import ChunkSizes
-from alpyne_grid.manager.errors import BY_CAUSE, JobFailed
+from alpyne_grid.manager.errors import JobFailed
 from alpyne_grid.manager.jobs import AsyncJob, Ended
-from alpyne_grid.manager.options import CheckedOptions
+from alpyne_grid.manager.map_work import PENDING, Chunk, MapWork, all_failed
 from alpyne_grid.manager.results import Failed, failure
 from alpyne_grid.manager.sources import Item, ItemSource
-from alpyne_grid.manager.specs import Target
 
-from alpyne_proto.jobobject import JobObject
 from alpyne_proto.messages.compute import Cause, JobState
 
 # What one item may have brought upon the others of its chunk.
 DIVIDED = (Cause.CRASH, Cause.MEMORY, Cause.OUTPUT, Cause.WALL_TIME)
 DECODED_HERE = 256 * 1024  # bytes; larger results are decoded in a thread
 Row = tuple[int, Item, Any]  # index, item, value or Failed
-_PENDING = object()
-
-
-@dataclass(frozen=True, slots=True)
-class MapWork:
-    """What a map runs.
-
-    ``function``: its encoded row; ``objects``: those that it captured. ``target``, ``copies``:
-    where values go instead of coming back. ``load``: value objects among arguments are loaded.
-    """
-
-    function: bytes
-    objects: tuple[JobObject, ...]
-    name: str
-    options: CheckedOptions
-    group: bytes
-    target: Target | None = None
-    copies: int = 0
-    load: bool = False
-
-    def program(self, first: int, items: Sequence[Item]) -> programs.Program:
-        """Return the program of one chunk."""
-        target = self.target
-        return programs.chunk(
-            self.function,
-            self.objects,
-            items,
-            name=self.name,
-            first=first,
-            into=target.container_id if target is not None else b"",
-            into_prefix=f"{target.prefix}/" if target is not None else "",
-            copies=self.copies,
-            load=self.load,
-        )
-
-
-@dataclass(slots=True, eq=False)
-class Chunk:
-    """Items from ``first`` on, and what became of them; part of ``parent`` where that divided."""
-
-    first: int
-    items: Sequence[Item]
-    outcomes: list[Any]
-    missing: int
-    parent: "Chunk | None" = None
-    tries: int = 0  # of a single item that raised
-    result_bytes: int = 0
-
-    @classmethod
-    def of(cls, first: int, items: Sequence[Item], parent: "Chunk | None" = None) -> "Chunk":
-        """Return a chunk of which nothing is known yet."""
-        return cls(first, items, [_PENDING] * len(items), len(items), parent)
 
 
 class MapOwner(Protocol):
@@ -296,7 +241,7 @@ class MapRun:
             try:
                 outcomes = self._retried(chunk, decode())
             except JobFailed as error:  # the values do not unpickle in this program
-                outcomes = _all_failed(chunk, error)
+                outcomes = all_failed(chunk, error)
             self._fill(chunk, 0, outcomes)
         elif count > 1 and outcome.cause in DIVIDED:
             self._sizes.shrink(count)
@@ -304,7 +249,7 @@ class MapRun:
             second = chunk.first + count // 2
             self._submit(Chunk.of(second, chunk.items[count // 2 :], chunk))
         else:
-            self._fill(chunk, 0, _all_failed(chunk, failure(outcome, ended.place)))
+            self._fill(chunk, 0, all_failed(chunk, failure(outcome, ended.place)))
 
     def _retried(self, chunk: Chunk, outcomes: list[Any]) -> list[Any]:
         """Send items that raised once more, as often as the program allows."""
@@ -316,13 +261,13 @@ class MapRun:
                 again = Chunk.of(chunk.first + at, chunk.items[at : at + 1], chunk)
                 again.tries = chunk.tries + 1
                 self._submit(again)
-                outcomes[at] = _PENDING
+                outcomes[at] = PENDING
         return outcomes
 
     def _fill(self, chunk: Chunk, offset: int, outcomes: list[Any]) -> None:
         """Put outcomes into ``chunk`` from ``offset`` on; a whole chunk goes into its parent."""
         for at, outcome in enumerate(outcomes, offset):
-            if outcome is not _PENDING:
+            if outcome is not PENDING:
                 chunk.outcomes[at] = outcome
                 chunk.missing -= 1
         if chunk.missing:
@@ -338,25 +283,3 @@ class MapRun:
         if not self._ordered:
             self._window.remove(chunk)
             self._ready.append(chunk)
-
-
-def _all_failed(chunk: Chunk, error: JobFailed) -> list[Any]:
-    return [Failed(_of_item(error, chunk.first + at)) for at in range(len(chunk.items))]
-
-
-def _of_item(error: JobFailed, index: int) -> JobFailed:
-    """Return the error of one item of a chunk that failed as a whole."""
-    own = BY_CAUSE.get(error.cause, JobFailed) if type(error) is JobFailed else type(error)
-    copy = own(
-        error.reason,
-        job_id=error.job_id,
-        node=error.node,
-        cause=error.cause,
-        traceback=error.traceback,
-        remedy=error.remedy,
-        item=index,
-        exit_status=error.exit_status,
-        receipt=error.receipt,
-    )
-    copy.__cause__ = error.__cause__
-    return copy

@@ -1,7 +1,6 @@
 """AsyncContainer: objects of one container, with their versions and copies."""
 
 import asyncio
-import heapq
 import os
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
@@ -9,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from alpyne_grid.manager import contents, results, trees
-from alpyne_grid.manager.asking import ANSWER_S, ask_members
 from alpyne_grid.manager.containers import Containers
 from alpyne_grid.manager.errors import (
     ContainerError,
-    MaybeStale,
     ObjectNotFound,
 )
-from alpyne_grid.manager.links import Link
+from alpyne_grid.manager.listing import Listing
 from alpyne_grid.manager.program import value_rows
 from alpyne_grid.manager.reads import ReadNodes, Reads
+from alpyne_grid.manager.safe_files import Place
 from alpyne_grid.manager.versions import Descriptor, Newest, Version, newest, version_of
 from alpyne_grid.manager.writes import ANYTHING, Condition, Writes
 
 from alpyne_proto.container import check_path, check_pattern, check_prefix
-from alpyne_proto.errors import AlpyneError, ErrorCode, RequestFailed
 from alpyne_proto.jobobject import TO_THE_END, JobObject, ObjectReader
 from alpyne_proto.messages import data as messages
 
@@ -180,11 +177,11 @@ class AsyncContainer:
     ) -> JobObject:
         """Write an object to a file, which appears whole or not at all; return what was read."""
         item = await self._resolved(path, allow_stale=allow_stale)
-        place = trees.Place.of_file(Path(target))
+        place = Place.of_file(Path(target))
         await self.pull_to(item, place)
         return item
 
-    async def pull_to(self, item: JobObject, place: trees.Place) -> None:
+    async def pull_to(self, item: JobObject, place: Place) -> None:
         """Write ``item`` to a place below an open folder."""
         loop = asyncio.get_running_loop()
         temporary = await loop.run_in_executor(None, place.temporary)
@@ -214,7 +211,7 @@ class AsyncContainer:
     ) -> AsyncIterator[JobObject]:
         where = await self.describe()
         request = messages.ListObjects(where.container_id, prefix, pattern, after, 0, True)
-        lists = _Lists(self._store.nodes, where, request, 1 if allow_stale else None)
+        lists = Listing(self._store.nodes, where, request, 1 if allow_stale else None)
         try:
             await lists.begin()
             async for path, answers in lists:
@@ -268,82 +265,3 @@ def condition_of(*, if_absent: bool = False, if_version: VersionLike | None = No
     if isinstance(if_version, JobObject):
         if_version = (if_version.counter, if_version.writer)
     return Condition(messages.Expect.VERSION, if_version)
-
-
-class _Lists:
-    """The members' lists side by side, merged by path as they arrive."""
-
-    def __init__(
-        self,
-        nodes: ReadNodes,
-        where: Descriptor,
-        request: messages.ListObjects,
-        needed: int | None,
-    ) -> None:
-        self._nodes = nodes
-        self._where = where
-        self._request = request
-        self._needed = needed if needed is not None else where.answers_needed
-        self._rows: dict[bytes, AsyncIterator[Any]] = {}
-        self._bodies: list[Any] = []
-        self._heads: list[tuple[str, bytes, messages.ObjectRow]] = []
-        self._failures: dict[bytes, AlpyneError] = {}
-
-    async def begin(self) -> None:
-        """Ask all members; MaybeStale where too few answer."""
-
-        async def ask(link: Link) -> Any:
-            try:
-                answer = await link.call(self._request, timeout_s=ANSWER_S)
-            except RequestFailed as error:
-                if error.code is ErrorCode.NOT_FOUND:
-                    return None  # a member without the descriptor has no objects
-                raise
-            return answer.body
-
-        members = self._where.members
-        answers = await ask_members(self._nodes, members, ask, needed=self._needed)
-        self._failures.update(answers.failures)
-        self._bodies = [body for body in answers.found.values() if body is not None]
-        answers.check(self._needed, f"container {self._where.name!r}", self._nodes)
-        for key, body in answers.found.items():
-            if body is not None:
-                self._rows[key] = body.rows(messages.ObjectRow)
-                await self._advance(key)
-
-    async def _advance(self, key: bytes) -> None:
-        try:
-            row, _ = await anext(self._rows[key])
-        except StopAsyncIteration:
-            return
-        except AlpyneError as error:
-            self._failures[key] = error
-            if len(self._where.members) - len(self._failures) < self._needed:
-                raise MaybeStale(
-                    f"container {self._where.name!r}: a list ended early at "
-                    f"{self._nodes.node_name(key)} ({error}); list again"
-                ) from None
-            return
-        heapq.heappush(self._heads, (row.path, key, row))
-
-    def __aiter__(self) -> "_Lists":
-        return self
-
-    async def __anext__(self) -> tuple[str, dict[bytes, messages.ObjectInfo]]:
-        """Return the next path and what the members say of it."""
-        if not self._heads:
-            raise StopAsyncIteration
-        path = self._heads[0][0]
-        found: dict[bytes, messages.ObjectInfo] = {}
-        while self._heads and self._heads[0][0] == path:
-            _, key, row = heapq.heappop(self._heads)
-            found[key] = messages.ObjectInfo(
-                row.counter, row.writer, row.size, row.sha256, row.deleted, row.modified_at_ms
-            )
-            await self._advance(key)
-        return path, found
-
-    def close(self) -> None:
-        """Ask for no more rows."""
-        for body in self._bodies:
-            body.cancel()

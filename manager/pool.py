@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from alpyne_grid.manager.errors import PoolError
-from alpyne_grid.manager.files import locked, write_whole
+from alpyne_grid.manager.files import locked
 
+from alpyne_grid.durable import write_durably
 from alpyne_proto.address import Address, key_to_text
 from alpyne_proto.errors import AddressError
 from alpyne_proto.messages.hello import NodeKind
@@ -205,4 +206,4 @@ def _write(home: Path, pool: Pool) -> None:
             for key, seen in pool.seen.items()
         },
     }
-    write_whole(home / FILE, (json.dumps(content, indent=1) + "\n").encode())
+    write_durably(home / FILE, (json.dumps(content, indent=1) + "\n").encode())

@@ -4,12 +4,16 @@ Each level is a map over groups of neighbours, which a node folds from left to r
 in order, are the next level's parts. Levels overlap, and each holds a window of its parts only.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
 from alpyne_grid.manager.errors import ProgramError
+from alpyne_grid.manager.program import name_of
 from alpyne_grid.manager.sources import Items, length_of
+
+from alpyne_proto.jobobject import fold
 
 FAN_IN = 16
 NOTHING: Any = object()
@@ -92,3 +96,19 @@ async def _with(first: list[T], rest: AsyncIterator[T]) -> AsyncIterator[T]:
         yield one
     async for one in rest:
         yield one
+
+
+class Folding:
+    """What a reduce sends: ``function`` folded over a group of neighbours."""
+
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.__name__ = self.__qualname__ = name_of(function)
+        self.__module__ = getattr(function, "__module__", "")
+        self._function = function
+
+    def __call__(self, group: Sequence[Any]) -> Any:
+        return fold(self._function, group)
+
+    def __reduce__(self) -> Any:
+        # A worker lacks this class: what it needs of it is functools and alpyne_proto.
+        return partial, (fold, self._function)

@@ -12,7 +12,7 @@ from typing import Any
 
 from alpyne_grid.manager import errors
 from alpyne_grid.manager.grid_events import Outcome
-from alpyne_grid.manager.trees import Place as FilePlace
+from alpyne_grid.manager.safe_files import Place as FilePlace
 
 from alpyne_proto import plain
 from alpyne_proto.codec import RowReader

@@ -14,7 +14,8 @@ from alpyne_grid.manager.chunks import ChunkSizes
 from alpyne_grid.manager.errors import JobCrashed, JobFailed, JobRaised
 from alpyne_grid.manager.grid_events import Outcome
 from alpyne_grid.manager.jobs import AsyncJob, Ended
-from alpyne_grid.manager.maps import Earlier, MapRun, MapWork, Row
+from alpyne_grid.manager.map_work import MapWork
+from alpyne_grid.manager.maps import Earlier, MapRun, Row
 from alpyne_grid.manager.options import CheckedOptions
 from alpyne_grid.manager.results import Failed, Place
 

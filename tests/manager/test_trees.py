@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from alpyne_grid.manager import trees
 from alpyne_grid.manager.errors import UnsafePath
-from alpyne_grid.manager.trees import Place, pull_tree, push_tree
+from alpyne_grid.manager.safe_files import Place
+from alpyne_grid.manager.trees import pull_tree, push_tree
 
 from alpyne_proto.jobobject import JobObject
 
