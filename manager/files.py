@@ -1,4 +1,4 @@
-"""The folder of the user's keys and pool: made for its owner only, used by one process at a time."""
+"""The folder of the user's keys and pool: for its owner only, for one process at a time."""
 
 import contextlib
 import os

@@ -20,9 +20,10 @@ from typing import Any, Protocol
 
 from alpyne_grid.nodes.config import NodeConfig, read_config
 from alpyne_grid.nodes.errors import ConfigError, StateError
-from alpyne_grid.nodes.state import StateFolder, write_durably
+from alpyne_grid.nodes.state import StateFolder
 from alpyne_grid.wire.log import Log, configure
 
+from alpyne_grid.durable import write_durably
 from alpyne_proto.address import Address
 from alpyne_proto.errors import AlpyneError
 from alpyne_proto.messages.hello import NodeKind

@@ -8,43 +8,13 @@ state/
   node.db       accounts and the node's tables
 """
 
-import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from alpyne_grid.nodes.errors import StateError
 
+from alpyne_grid.durable import try_lock, write_durably
 from alpyne_proto.keys import NodeIdentity
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable; does nothing where folders cannot be opened."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders, and keeps names durable by itself
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_durably(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace ``path`` by ``content``: readers see the old or the new, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
-    sync_folder(path.parent)
 
 
 class StateFolder:
@@ -63,7 +33,7 @@ class StateFolder:
                 f"state folder {path}: cannot be made ({error.strerror}); choose another by --state"
             ) from None
         self._refuse_foreign()
-        self._lock = _lock(path / "lock")
+        self._lock: int | None = _lock(path / "lock")
         try:
             self.identity = self._load_identity()
             self.store_id = self._load_store_id()
@@ -75,9 +45,7 @@ class StateFolder:
     @staticmethod
     def check(path: Path) -> None:
         """Raise StateError where another daemon runs on ``path``; changes nothing."""
-        descriptor = _lock(path / "lock")
-        if descriptor is not None:
-            os.close(descriptor)
+        os.close(_lock(path / "lock"))
 
     @property
     def database(self) -> Path:
@@ -137,28 +105,13 @@ class StateFolder:
         return generation
 
 
-def _lock(path: Path) -> int | None:
-    """Lock ``path`` for this process and return the descriptor; None where nothing can lock."""
+def _lock(path: Path) -> int:
+    """Lock ``path`` for this process and return the descriptor."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    taken = StateError(
-        f"state folder {path.parent}: another daemon runs on it; stop that one, or choose another "
-        "folder by --state"
-    )
-    try:
-        import fcntl
-    except ImportError:
-        fcntl = None  # type: ignore[assignment]
-    try:
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        try:
-            import msvcrt
-        except ImportError:
-            os.close(descriptor)
-            return None
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    except OSError:
+    if not try_lock(descriptor):
         os.close(descriptor)
-        raise taken from None
+        raise StateError(
+            f"state folder {path.parent}: another daemon runs on it; stop that one, or choose "
+            "another folder by --state"
+        )
     return descriptor

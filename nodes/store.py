@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from alpyne_grid.nodes.errors import StateError
-from alpyne_grid.nodes.state import sync_folder
 
+from alpyne_grid.durable import sync_folder
 from alpyne_proto.errors import AlpyneError, ErrorCode
 
 GROUP_MAX = 1024  # batches in one commit; bounds how long the first of them waits for the last

@@ -11,7 +11,9 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from alpyne_grid.manager.files import locked, write_whole
+from alpyne_grid.manager.files import locked
+
+from alpyne_grid.durable import write_durably
 from alpyne_proto.certificate import Certificate
 from alpyne_proto.errors import AlpyneError, ErrorCode, KeyFileError
 
@@ -94,4 +96,4 @@ def mark_revoked(home: Path, device: Device, now_s: int) -> None:
 
 def _write(home: Path, devices: list[Device]) -> None:
     content = json.dumps([asdict(device) for device in devices], indent=1)
-    write_whole(home / FILE, f"{content}\n".encode())
+    write_durably(home / FILE, f"{content}\n".encode())

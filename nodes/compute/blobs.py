@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from alpyne_grid.nodes.state import sync_folder
 from alpyne_grid.nodes.store import publish_file
 from alpyne_grid.wire import BodyReader, FileSink
 
+from alpyne_grid.durable import sync_folder
 from alpyne_proto.errors import ErrorCode, Outcome, RequestFailed
 
 UNUSED_S = 86_400.0  # a blob without a job stays so long after its last use

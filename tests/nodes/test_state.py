@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from alpyne_grid.nodes.errors import StateError
-from alpyne_grid.nodes.state import StateFolder, write_durably
+from alpyne_grid.nodes.state import StateFolder
 
+from alpyne_grid.durable import write_durably
 from alpyne_proto.errors import KeyFileError
 
 

@@ -159,8 +159,10 @@ def _renew_own(account: "SigningKey") -> "Device":
 
 def _make_other(account: "SigningKey", name: str, out: Path) -> tuple["Device", list[str]]:
     from alpyne_grid.manager import identity, pool
-    from alpyne_grid.manager.files import make_home, write_whole
+    from alpyne_grid.manager.files import make_home
     from alpyne_grid.tools import device_book, home
+
+    from alpyne_grid.durable import write_durably
 
     folder = home.home()
     if any(d.name == name and not d.revoked_at for d in device_book.load(folder)):
@@ -178,15 +180,17 @@ def _make_other(account: "SigningKey", name: str, out: Path) -> tuple["Device", 
         pool.save_node(out, node)
     public = folder / identity.PUBLIC
     if public.exists():
-        write_whole(out / identity.PUBLIC, public.read_bytes(), mode=0o644)
+        write_durably(out / identity.PUBLIC, public.read_bytes(), mode=0o644)
     files = sorted(str(path) for path in out.iterdir() if not path.name.startswith("."))
     return device_book.keep(folder, name, certificate), files
 
 
 def _renew_other(account: "SigningKey", name: str, out: Path) -> tuple["Device", list[str]]:
     from alpyne_grid.manager import identity
-    from alpyne_grid.manager.files import make_home, write_whole
+    from alpyne_grid.manager.files import make_home
     from alpyne_grid.tools import device_book, home
+
+    from alpyne_grid.durable import write_durably
 
     folder = home.home()
     known = device_book.find(device_book.load(folder), name)
@@ -196,7 +200,7 @@ def _renew_other(account: "SigningKey", name: str, out: Path) -> tuple["Device",
     certificate = identity.issue(account, *keys)
     make_home(out)
     target = out / identity.CERTIFICATE
-    write_whole(target, base64.b64encode(certificate.encode()) + b"\n")
+    write_durably(target, base64.b64encode(certificate.encode()) + b"\n")
     return device_book.keep(folder, known.name, certificate), [str(target)]
 
 

@@ -23,9 +23,10 @@ from typing import ParamSpec, TypeVar
 from alpyne_grid.nodes.data.backends.base import Data
 from alpyne_grid.nodes.data.backends.local_rows import LocalBlob
 from alpyne_grid.nodes.data.records import ObjectCorrupt, Staged
-from alpyne_grid.nodes.state import sync_folder
 from alpyne_grid.nodes.store import StoreFailed
 from alpyne_grid.wire.files import FileSink
+
+from alpyne_grid.durable import sync_folder
 
 # Bytes under one CRC-32: the least that a read takes from the disk, and that a reader holds.
 BLOCK = 256 * 1024
