@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from alpyne_grid.nodes.config import NodeConfig, read_config
 from alpyne_grid.nodes.errors import ConfigError, StateError
 from alpyne_grid.nodes.state import StateFolder
-from alpyne_grid.wire.log import Log, configure
+from alpyne_grid.wire.log import Log, configure, log_loop_errors
 
 from alpyne_grid.durable import write_durably
 from alpyne_proto.address import Address
@@ -97,6 +97,7 @@ async def _run(config: NodeConfig) -> int:
     log = Log("node")
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    log_loop_errors(loop, log)
     for number in (signal.SIGTERM, signal.SIGINT):
         try:
             loop.add_signal_handler(number, stop.set)
