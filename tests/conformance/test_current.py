@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from alpyne_grid.tools import vectors
+from alpyne_grid.tools.vectors import __main__ as vectors
 
 
 def test_vectors_agree_with_the_code(capsys: pytest.CaptureFixture[str]) -> None:

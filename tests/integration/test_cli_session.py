@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from alpyne_grid.tools.spec import ROOT
+from alpyne_grid.tools.spec.__main__ import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

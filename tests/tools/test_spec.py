@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from alpyne_grid.tools import spec
-from alpyne_grid.tools.spec_source import named_values
-from alpyne_grid.tools.spec_tables import tables
+from alpyne_grid.tools.spec import __main__ as spec
+from alpyne_grid.tools.spec.source import named_values
+from alpyne_grid.tools.spec.tables import tables
 
 from alpyne_proto import errors, limits
 from alpyne_proto.registry import MESSAGES, Shape, State

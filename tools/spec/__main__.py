@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from alpyne_grid.tools import cli_tables, spec_tables
+from alpyne_grid.tools.spec import command_line
+from alpyne_grid.tools.spec import tables as protocol
 
 import alpyne_proto
 from alpyne_proto.errors import AlpyneError
@@ -25,8 +26,8 @@ Makers = Mapping[str, Callable[[], str]]
 
 # Each document in the checkout, and what makes its parts.
 DOCUMENTS: dict[str, Callable[[], Makers]] = {
-    "spec/PROTOCOL.md": spec_tables.tables,
-    "docs/cli.md": cli_tables.tables,
+    "spec/PROTOCOL.md": protocol.tables,
+    "docs/cli.md": command_line.tables,
 }
 
 _BLOCK = re.compile(r"<!-- generated: (?P<name>[^>]*?) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)

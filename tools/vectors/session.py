@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from alpyne_grid.tools.vectors_access import DEVICE, certificate, seeded
-from alpyne_grid.tools.vectors_frames import as_json
+from alpyne_grid.tools.vectors.access import DEVICE, certificate, seeded
+from alpyne_grid.tools.vectors.frames import as_json
 
 from alpyne_proto import codec, frame
 from alpyne_proto.compression import Compression

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alpyne_grid.tools.vectors_frames import frame_vectors
-from alpyne_grid.tools.vectors_invalid import invalid_vectors
-from alpyne_grid.tools.vectors_records import record_vectors
-from alpyne_grid.tools.vectors_session import session_vectors
+from alpyne_grid.tools.vectors.frames import frame_vectors
+from alpyne_grid.tools.vectors.invalid import invalid_vectors
+from alpyne_grid.tools.vectors.records import record_vectors
+from alpyne_grid.tools.vectors.session import session_vectors
 
 import alpyne_proto
 

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgpack
-from alpyne_grid.tools.vectors_access import (
+from alpyne_grid.tools.vectors.access import (
     invalid_addresses,
     invalid_certificates,
     invalid_names,
     invalid_tickets,
 )
-from alpyne_grid.tools.vectors_connections import invalid_connections
-from alpyne_grid.tools.vectors_frames import zstd_payload
-from alpyne_grid.tools.vectors_records import KEY, PLAIN, cipher_at
+from alpyne_grid.tools.vectors.connections import invalid_connections
+from alpyne_grid.tools.vectors.frames import zstd_payload
+from alpyne_grid.tools.vectors.records import KEY, PLAIN, cipher_at
 
 from alpyne_proto import limits
 from alpyne_proto.errors import ErrorCode

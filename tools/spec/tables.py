@@ -5,7 +5,7 @@ from enum import Enum, IntEnum
 from types import ModuleType
 from typing import Any
 
-from alpyne_grid.tools.spec_source import named_values
+from alpyne_grid.tools.spec.source import named_values
 
 from alpyne_proto import errors, frame, limits, registry, table
 from alpyne_proto.fields import Choice, Kind, ListOf

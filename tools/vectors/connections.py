@@ -5,8 +5,8 @@ from struct import Struct
 from typing import Any
 
 import msgpack
-from alpyne_grid.tools.vectors_frames import zstd_payload
-from alpyne_grid.tools.vectors_session import CONNECTION_WINDOW, JOB, STREAMS, WINDOW, message_json
+from alpyne_grid.tools.vectors.frames import zstd_payload
+from alpyne_grid.tools.vectors.session import CONNECTION_WINDOW, JOB, STREAMS, WINDOW, message_json
 
 from alpyne_proto import codec, limits
 from alpyne_proto.errors import ErrorCode

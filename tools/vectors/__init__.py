@@ -1,0 +1,1 @@
+"""The files of spec/vectors/ that are made from the code."""
