@@ -25,7 +25,7 @@ from alpyne_grid.nodes.compute.results import ResultFiles
 from alpyne_grid.wire import Log
 from alpyne_grid.wire.log import place_of
 
-from alpyne_proto.messages.compute import Cause, JobAnswer, JobState, SettleRow
+from alpyne_proto.messages.compute import Cause, JobAnswer, JobForm, JobState, SettleRow
 
 OUTPUT_MAX = 16 << 20  # bytes of stdout and stderr, where a job names no limit
 RESULT_MAX = 1 << 30  # bytes of a result, likewise
@@ -54,6 +54,7 @@ class JobRunner:
         self.store_error = ""  # why the store fails; empty while it does not
         self.when_started: Callable[[], None] = lambda: None  # called with every job that starts
         self._stores = stores
+        self._no_folder = stores.work / "none"  # a path costs more to make than to share
         self._backend = backend
         self._pusher = pusher
         self._log = log
@@ -213,22 +214,32 @@ class JobRunner:
             self._loop.call_soon(self.ended, execution, TaskEnd(JobState.FAILED, Cause.NODE, text))
 
     def _task(self, job: Job, payload: bytes | None) -> Task | None:
+        """Return what the back end needs; None where the program or its modules are gone."""
         spec, blobs = job.spec, self._stores.blobs
         program: bytes | Path | None = payload
-        if spec.payload_sha256:
-            program = blobs.path(job.account, spec.payload_sha256)
-        elif program is None:
+        bundle = None
+        if spec.payload_sha256 or spec.bundle:
+            named = [sha256 for sha256 in (spec.payload_sha256, spec.bundle) if sha256]
+            if blobs.missing(job.account, named):
+                return None
+            if spec.payload_sha256:
+                program = blobs.path(job.account, spec.payload_sha256)
+            if spec.bundle:
+                bundle = blobs.path(job.account, spec.bundle)
+        if program is None:
             program = self._stores.jobs.payload(job)
-        named = [sha256 for sha256 in (spec.payload_sha256, spec.bundle) if sha256]
-        if program is None or blobs.missing(job.account, named):
-            return None
+            if program is None:
+                return None
+        folder = self._no_folder
+        if spec.form is JobForm.COMMAND:
+            folder = self._stores.work / f"{job.number}.{job.attempt}"
         return Task(
             job.execution,
             spec.form,
             spec.codec,
-            self._stores.work / f"{job.number}.{job.attempt}",
+            folder,
             program,
-            blobs.path(job.account, spec.bundle) if spec.bundle else None,
+            bundle,
             spec.bundle,
             spec.python,
             spec.cpus,
