@@ -73,6 +73,9 @@ class JobObject:
     codec: int = PICKLED
     reader: ObjectReader | None = field(default=None, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        return f"<object {self.path!r}, {self.size} bytes>"
+
     @property
     def name(self) -> str:
         """The last segment of ``path``."""

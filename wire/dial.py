@@ -63,9 +63,11 @@ async def dial(
         # A node that is busy with handshakes has a place a moment later.
         pause = random.uniform(0.02, 0.2)
         if attempt.code is not ErrorCode.TOO_BUSY or loop.time() + pause > attempt.deadline:
+            # A node that shuts somebody out is there; only other failures leave these questions.
+            asked = "; is it running, and is the address right?"
             raise DialFailed(
-                f"node {key_to_text(target.key)[:8]}: no connection ({attempt.story}); "
-                "is it running, and is the address right?",
+                f"node {key_to_text(target.key)[:8]}: no connection ({attempt.story})"
+                f"{'' if attempt.code is ErrorCode.REVOKED else asked}",
                 attempt.code,
             )
         await asyncio.sleep(pause)
