@@ -65,6 +65,7 @@ class GridCore:
         self._thread = threading.get_ident()
         self._inbox: deque[Callable[[], None]] = deque()
         self._inbox_scheduled = False
+        self._handling = False  # effects are being carried out: callbacks may submit more
         self._added: list[g.Plan] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
@@ -119,17 +120,25 @@ class GridCore:
         task.add_done_callback(self._tasks.discard)
 
     def call_soon(self, function: Callable[[], None]) -> None:
-        """Have ``function`` called on the loop; from any thread, many with one wake-up."""
+        """Have ``function`` called on the loop; from any thread, many with one wake-up.
+
+        On the loop the first of a turn is called at once, so that a lone job does not wait.
+        """
         self._inbox.append(function)
         if not self._inbox_scheduled:
             self._inbox_scheduled = True
             if threading.get_ident() == self._thread:
                 self._loop.call_soon(self._drain_inbox)
+                if not self._handling:
+                    self._read_inbox()
             else:
                 self._loop.call_soon_threadsafe(self._drain_inbox)
 
     def _drain_inbox(self) -> None:
         self._inbox_scheduled = False  # before the queue is read: a later entry schedules anew
+        self._read_inbox()
+
+    def _read_inbox(self) -> None:
         while self._inbox:
             self._inbox.popleft()()
         if self._added:
@@ -223,7 +232,11 @@ class GridCore:
 
     def handle(self, *events: g.Event) -> None:
         """Give the table events and carry out what it wants."""
-        self._effects.perform(self.table.handle_all(events, monotonic()))
+        before, self._handling = self._handling, True
+        try:
+            self._effects.perform(self.table.handle_all(events, monotonic()))
+        finally:
+            self._handling = before
         if self._ticker is None and self.table.wants_ticks and not self._closing:
             self._ticker = self._loop.call_later(TICK_S, self._tick)
 

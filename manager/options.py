@@ -108,6 +108,9 @@ class JobOptions:
 
     def checked(self) -> "CheckedOptions":
         """Return the options as numbers; ProgramError for one that cannot be."""
+        return _DEFAULT_CHECKED if self is DEFAULT else self._checked()
+
+    def _checked(self) -> "CheckedOptions":
         if not 1 <= self.cpus <= 4_096:
             raise ProgramError(f"cpus: expected 1 to 4096, got {self.cpus!r}")
         if not 0 <= self.retries <= RETRIES_MAX:
@@ -160,6 +163,10 @@ class CheckedOptions:
     python: str = ""
 
 
+DEFAULT = JobOptions()
+_DEFAULT_CHECKED = CheckedOptions()  # most jobs have no options: looking at them costs as much
+
+
 def split_options(
     given: Mapping[str, Any], function: Callable[..., Any] | None = None
 ) -> tuple[JobOptions, dict[str, Any]]:
@@ -177,9 +184,9 @@ def split_options(
         own = _parameters(function)
         named = [name for name in named if name not in own]
     if not named:
-        return base or JobOptions(), rest
+        return base or DEFAULT, rest
     chosen = {name: rest.pop(name) for name in named}
-    return replace(base or JobOptions(), **chosen), rest
+    return replace(base or DEFAULT, **chosen), rest
 
 
 def more_options(given: Mapping[str, Any]) -> CheckedOptions:

@@ -28,6 +28,7 @@ from alpyne_proto.messages import program as rows
 from alpyne_proto.messages.compute import JobForm
 
 BUFFER_MIN = 32 * 1024  # smaller buffers stay in the pickle
+_PLAIN = frozenset({bool, bytes, float, int, str, type(None)})
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -144,7 +145,11 @@ def _arguments(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], found: list[JobObject], name: str
 ) -> list[bytes]:
     buffers: list[Any] = []
-    pickled = dump((args, dict(kwargs)), found, buffers, f"the arguments of {name}")
+    values = (args, dict(kwargs))
+    if _PLAIN.issuperset(map(type, (*args, *kwargs.values()))):
+        pickled = pickle.dumps(values, 5)  # no object to note, and no class to send along
+    else:
+        pickled = dump(values, found, buffers, f"the arguments of {name}")
     return _rows_with_buffers(rows.Arguments(len(buffers)), pickled, buffers)
 
 

@@ -20,7 +20,7 @@ from alpyne_proto.errors import CodecError
 from alpyne_proto.messages.compute import Cause, JobSpec, JobState
 from alpyne_proto.registry import Shape
 
-GATHER_S = 0.002  # for results and marks to share the next submission's commit
+GATHER_S = 0.002  # for short jobs and their results to share a commit, behind what is to be sent
 NUMBERS_MAX = 10_000  # parameters of one DELETE
 
 SCHEMA = Schema(
@@ -101,11 +101,9 @@ class JobStore:
     ) -> None:
         """Make ``writes`` durable, all or none, then call ``done`` on the loop."""
         statements: list[Statement | Rows] = []
-        urgent = False
         for kind, alike in itertools.groupby(writes, type):
             statements += _TO_STATEMENTS[kind](list(alike))
-            urgent = urgent or kind in _WAITED_FOR
-        self._store.write(statements, done, within_s=0.0 if urgent else GATHER_S)
+        self._store.write(statements, done, within_s=GATHER_S)
 
     def payload(self, job: Job) -> bytes | None:
         """Return a job's payload from its row, or None where the row is gone."""
@@ -176,7 +174,6 @@ def _dropped(writes: list[ev.JobsDropped]) -> list[Statement | Rows]:
     return _deletions([number for w in writes for number in w.numbers])
 
 
-_WAITED_FOR = (ev.JobAdded, ev.AttemptsRaised)  # a submitter waits; else nobody does
 _TO_STATEMENTS: dict[type, Callable[[list[Any]], list[Statement | Rows]]] = {
     ev.JobAdded: _added,
     ev.JobFinished: _finished,
