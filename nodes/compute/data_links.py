@@ -1,7 +1,14 @@
-"""A compute node's connections to data nodes, opened for jobs and shared by them."""
+"""A compute node's connections to data nodes, opened for the jobs of one account.
+
+Accounts share no connection: a ticket is named by its serial there, a revocation ends all of it,
+and what one account says of a node's routes must not keep another one from it.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 from alpyne_grid.wire import Connection
 
@@ -12,8 +19,27 @@ from alpyne_proto.ticket import Ticket
 
 AVOID_S = 5.0  # a node that could not be reached is asked last for so long
 IDLE_S = 120.0  # an unused connection is closed after it
+TICKETS_MAX = 1000  # shown on one connection, of which a data node takes 1,024; then another begins
+DONE_CHECK_S = 0.5  # between looks whether a connection that is replaced has done its work
 
 Dial = Callable[[Address], Awaitable[Connection]]
+
+
+@dataclass(slots=True)
+class _Link:
+    dialled: asyncio.Task[Connection]
+    shown: set[bytes] = field(default_factory=set)  # serials of tickets
+    shows: int = 0  # begun, those on their way included
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether requests can be sent, or will be as soon as it is dialled."""
+        if not self.dialled.done():
+            return True
+        if self.dialled.cancelled() or self.dialled.exception() is not None:
+            return False
+        connection = self.dialled.result()
+        return connection.is_open and not connection.is_going_away
 
 
 class DataLinks:
@@ -23,8 +49,7 @@ class DataLinks:
         """``dial`` makes one connection; ``host_label`` is this node's own."""
         self._dial = dial
         self._own_label = host_label
-        self._open: dict[bytes, asyncio.Task[Connection]] = {}
-        self._shown: dict[bytes, set[bytes]] = {}  # serials of tickets, by node
+        self._open: dict[bytes, _Link] = {}
         self._labels: dict[bytes, str] = {}
         self._failed_s: dict[bytes, float] = {}
         self._used_s: dict[bytes, float] = {}
@@ -37,11 +62,18 @@ class DataLinks:
 
         Raises ConnectionLost where it cannot be reached, RequestFailed where it refuses the ticket.
         """
-        connection = await self._connected(address)
-        shown = self._shown[address.key]
-        if ticket.serial not in shown:
+        link = self._link(address)
+        serial = ticket.serial
+        if link.shows >= TICKETS_MAX and serial not in link.shown:
+            del self._open[address.key]
+            self._in_background(_close_when_done(link.dialled))
+            link = self._link(address)
+        is_new = serial not in link.shown
+        link.shows += is_new
+        connection = await asyncio.shield(link.dialled)  # others may wait for it too
+        if is_new:
             await connection.call(ShowTicket(ticket.encode()))
-            shown.add(ticket.serial)
+            link.shown.add(serial)
         return connection
 
     async def ranked(self, addresses: Iterable[Address]) -> list[Address]:
@@ -81,16 +113,17 @@ class DataLinks:
             self._timer = None
         for key in list(self._open):
             await self._close_one(key)
+        for task in list(self._closing):
+            task.cancel()
 
-    async def _connected(self, address: Address) -> Connection:
+    def _link(self, address: Address) -> _Link:
         key = address.key
-        task = self._open.get(key)
-        if task is None or (task.done() and not _is_usable(task)):
-            self._shown[key] = set()
-            task = asyncio.get_running_loop().create_task(self._dial_once(address))
-            task.add_done_callback(_note_error)
-            self._open[key] = task
-        return await asyncio.shield(task)  # others may wait for it too
+        link = self._open.get(key)
+        if link is None or not link.is_usable:
+            dialled = asyncio.get_running_loop().create_task(self._dial_once(address))
+            dialled.add_done_callback(_note_error)
+            link = self._open[key] = _Link(dialled)
+        return link
 
     async def _dial_once(self, address: Address) -> Connection:
         key = address.key
@@ -110,7 +143,8 @@ class DataLinks:
             for address in addresses
             if address.key not in self._labels and address.key not in self._failed_s
         ]
-        await asyncio.gather(*map(self._connected, strangers), return_exceptions=True)
+        dials = [asyncio.shield(self._link(address).dialled) for address in strangers]
+        await asyncio.gather(*dials, return_exceptions=True)
 
     def _hang_up(self) -> None:
         loop = asyncio.get_running_loop()
@@ -118,33 +152,40 @@ class DataLinks:
         for key, used_s in list(self._used_s.items()):
             if loop.time() - used_s >= IDLE_S and not self._busy.get(key):
                 del self._used_s[key]
-                closing = loop.create_task(self._close_one(key))
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+                self._in_background(self._close_one(key))
         if self._used_s:
             self._timer = loop.call_later(IDLE_S, self._hang_up)
 
     async def _close_one(self, key: bytes) -> None:
-        task = self._open.pop(key, None)
-        if task is None:
+        link = self._open.pop(key, None)
+        if link is None:
             return
-        if not task.done():
-            task.cancel()
-        elif _is_usable(task):
-            await task.result().close()
+        if not link.dialled.done():
+            link.dialled.cancel()
+        elif link.is_usable:
+            await link.dialled.result().close()
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _close_when_done(dialled: asyncio.Task[Connection]) -> None:
+    """Close a connection that gets no more requests once those under way have ended."""
+    with contextlib.suppress(AlpyneError, OSError):
+        connection = await asyncio.shield(dialled)
+        try:
+            while connection.has_work:  # noqa: ASYNC110 - nobody tells of the last one
+                await asyncio.sleep(DONE_CHECK_S)
+        finally:
+            connection.close_nowait()
 
 
 def _note_error(task: asyncio.Task[Connection]) -> None:
     """Take the error of a dial whose every waiter was cancelled: nobody else will."""
     if not task.cancelled():
         task.exception()
-
-
-def _is_usable(task: asyncio.Task[Connection]) -> bool:
-    if task.cancelled() or task.exception() is not None:
-        return False
-    connection = task.result()
-    return connection.is_open and not connection.is_going_away
 
 
 def is_of_the_way(error: BaseException) -> bool:

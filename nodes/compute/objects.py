@@ -70,7 +70,7 @@ def make_objects(identity: NodeIdentity, *, host_label: str = "") -> "ObjectServ
 
 
 class ObjectService:
-    """Opens the objects of executions over shared connections."""
+    """Opens the objects of executions over connections that the jobs of one account share."""
 
     def __init__(
         self,
@@ -81,7 +81,9 @@ class ObjectService:
         pauses_s: Sequence[float] = ROUND_PAUSES_S,
     ) -> None:
         """``own_key``: this node's static key, the holder that tickets must name."""
-        self._links = DataLinks(dial_node, host_label)
+        self._dial_node = dial_node
+        self._host_label = host_label
+        self._links: dict[bytes, DataLinks] = {}  # by account
         self._own_key = own_key
         self._pauses_s = pauses_s
         self._log = Log("compute.objects")
@@ -89,11 +91,19 @@ class ObjectService:
     def open(self, task: Task) -> "JobObjects":
         """Return the objects of ``task``; nothing is dialled before the first use."""
         log = self._log.bind(job=task.execution.job_id)
-        return JobObjects(self._links, task, self._own_key, self._pauses_s, log)
+        links = self.links_of(task.execution.account)
+        return JobObjects(links, task, self._own_key, self._pauses_s, log)
+
+    def links_of(self, account: bytes) -> DataLinks:
+        """Return the connections that serve the jobs of ``account`` alone."""
+        links = self._links.get(account)
+        if links is None:
+            links = self._links[account] = DataLinks(self._dial_node, self._host_label)
+        return links
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._links.close()
+        await asyncio.gather(*(links.close() for links in self._links.values()))
 
 
 class JobObjects(TaskObjects):

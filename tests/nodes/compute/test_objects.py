@@ -6,10 +6,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alpyne_grid.nodes import access
 from alpyne_grid.nodes.compute import data_links
 from alpyne_grid.nodes.compute.backends.base import Execution, Task
 from alpyne_grid.nodes.compute.objects import JobObjects, ObjectService, make_objects
@@ -17,6 +19,7 @@ from alpyne_grid.nodes.config import NodeConfig, Registration
 from alpyne_grid.nodes.data.node import DataNode
 from alpyne_grid.wire import Connection, dial
 
+from alpyne_proto.address import Address
 from alpyne_proto.certificate import Certificate
 from alpyne_proto.container import container_id
 from alpyne_proto.errors import AlpyneError, ConnectionLost, ErrorCode, RequestFailed
@@ -303,7 +306,7 @@ def test_read_tries_all_again_when_nodes_may_come_back(tmp_path: Path) -> None:
             await site.put(site.nodes[0], "a", b"data")
             service._pauses_s = (0.01,)
             dialled = []
-            real_dial = service._links._dial
+            real_dial = service._dial_node
 
             async def fail_once(address: Any) -> Connection:
                 dialled.append(address)
@@ -311,7 +314,7 @@ def test_read_tries_all_again_when_nodes_may_come_back(tmp_path: Path) -> None:
                     raise ConnectionLost("it restarts")
                 return await real_dial(address)
 
-            service._links._dial = fail_once
+            service._dial_node = fail_once
             assert (await service.open(site.task()).read(site.read_order("a")))[1] == b"data"
             assert len(dialled) == 2
 
@@ -445,8 +448,8 @@ def test_jobs_share_a_connection_which_closes_when_it_idles(
             await site.put(site.nodes[0], "a", b"data")
             jobs: list[JobObjects] = [service.open(site.task()) for _ in range(5)]
             await asyncio.gather(*(job.read(site.read_order("a")) for job in jobs))
-            (task,) = service._links._open.values()
-            connection = task.result()
+            (link,) = service.links_of(site.owner.signing.public)._open.values()
+            connection = link.dialled.result()
             assert connection.is_open
             await asyncio.wait_for(_closed(connection), 5)
             assert (await jobs[0].read(site.read_order("a")))[1] == b"data"
@@ -467,3 +470,66 @@ def test_error_of_a_data_node_says_which_node_it_was(tmp_path: Path) -> None:
             assert str(site.nodes[0].address).partition("#")[2][:8] in str(error)
 
     run(test)
+
+
+def test_job_gets_nothing_by_a_ticket_that_another_account_has_shown(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with site_of(tmp_path, ("",)) as (site, service):
+            await site.put(site.nodes[0], "a", b"secret")
+            ticket = site.ticket()
+            await service.open(site.task(ticket)).read(site.read_order("a"))
+            thief = Account()
+            # A data node that was shown the ticket knows its serial; the thief's signature is good.
+            forged = site.ticket(signer=thief, serial=Ticket.parse(ticket).serial)
+            theft = service.open(site.task(forged, account=thief.signing.public))
+            error = await refusal(theft.read(site.read_order("a")))
+            assert isinstance(error, RequestFailed)
+            assert error.code is ErrorCode.TICKET_INVALID
+
+    run(test)
+
+
+def test_account_cannot_spoil_the_way_of_another_one_to_a_data_node(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with site_of(tmp_path, ("",)) as (site, service):
+            await site.put(site.nodes[0], "a", b"data")
+            real_dial, never = service._dial_node, asyncio.Event()
+
+            async def dial_node(address: Any) -> Connection:
+                if address.routes == wrong.routes:
+                    await never.wait()
+                return await real_dial(address)
+
+            service._dial_node = dial_node
+            other = Account()
+            wrong = Address((("192.0.2.1", 9),), site.nodes[0].address.key)
+            task = site.task(site.ticket(signer=other), account=other.signing.public)
+            spoiled = service.open(replace(task, data_nodes=(str(wrong),)))
+            waiting = asyncio.ensure_future(spoiled.read(site.read_order("a")))
+            await asyncio.sleep(0)
+            objects = service.open(site.task())
+            assert (await asyncio.wait_for(objects.read(site.read_order("a")), 5))[1] == b"data"
+            waiting.cancel()
+
+    run(test)
+
+
+def test_more_jobs_than_a_connection_takes_tickets_read_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "TICKETS_PER_CONNECTION", 4)
+    monkeypatch.setattr(data_links, "TICKETS_MAX", 3)
+
+    async def test() -> None:
+        async with site_of(tmp_path, ("",)) as (site, service):
+            await site.put(site.nodes[0], "a", b"data")
+            jobs = [service.open(site.task()) for _ in range(10)]
+            for job in jobs:
+                assert (await job.read(site.read_order("a")))[1] == b"data"
+            await asyncio.gather(*(job.read(site.read_order("a")) for job in jobs))
+
+    run(test)
+
+
+def test_compute_node_shows_fewer_tickets_than_a_data_node_takes() -> None:
+    assert data_links.TICKETS_MAX < access.TICKETS_PER_CONNECTION
