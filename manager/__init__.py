@@ -44,6 +44,7 @@ from alpyne_grid.manager.nodes import Node
 from alpyne_grid.manager.objects import AsyncContainer
 from alpyne_grid.manager.options import JobOptions
 from alpyne_grid.manager.results import CommandResult
+from alpyne_grid.manager.source_file import Source
 from alpyne_grid.manager.statistics import NodeStatistics, Statistics
 from alpyne_grid.manager.sync import Manager
 from alpyne_grid.manager.sync_jobs import Job, Results
@@ -93,6 +94,7 @@ __all__ = [
     "Receipt",
     "ResultTimeout",
     "Results",
+    "Source",
     "Statistics",
     "UnknownJob",
     "UnpicklableResult",
