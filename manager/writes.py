@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -83,7 +83,7 @@ class Writes:
     async def delete(
         self, where: Descriptor, path: str, condition: Condition
     ) -> tuple[Version, tuple[bytes, ...]]:
-        """Write a tombstone to every member that can be reached, at least to k."""
+        """Write a tombstone to every member that is connected, and to k of them in any case."""
 
         async def send(key: bytes, version: Version, wanted: Condition) -> None:
             request = messages.DeleteObject(
@@ -92,7 +92,8 @@ class Writes:
             answer = await self._link(key).call(request, timeout_s=ANSWER_S)
             answer.body.cancel()
 
-        return await self._write(where, path, condition, send, len(where.members))
+        connected = len(connected_of(self._nodes, where.members))
+        return await self._write(where, path, condition, send, max(connected, where.copies))
 
     # --- private ----------------------------------------------------------------------------
 
@@ -155,7 +156,7 @@ class _Copies:
         self._path = path
         self._version = version
         self._wanted = wanted
-        up = {k for k in where.members if (link := nodes.links.get(k)) and link.is_up}
+        up = connected_of(nodes, where.members)
         order = write_order(where.members, path)
         self._spares = sorted(order, key=lambda key: key not in up)
         self.holders: list[bytes] = []
@@ -211,6 +212,11 @@ class _Copies:
             holders=holders,
             failures=failures,
         )
+
+
+def connected_of(nodes: DataNodes, members: Sequence[bytes]) -> set[bytes]:
+    """Return those of ``members`` that calls go out to at once."""
+    return {key for key in members if (link := nodes.links.get(key)) and link.is_up}
 
 
 def _named(condition: Condition) -> Version:
