@@ -327,11 +327,10 @@ class AsyncManager:
             on_progress=given.on_progress,
         )
         self._runs.add(run)
+        run.on_closed = lambda: self._runs.discard(run)
         if given.into is not None:
             picks = Picks.OBJECTS
-        return ResultStream(
-            run, picks, given, lambda: self._runs.discard(run), reader=self.core.reader
-        )
+        return ResultStream(run, picks, given, reader=self.core.reader)
 
     async def _prepare(
         self, work: MapWork, into: AsyncContainer | None, resume: str

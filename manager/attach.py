@@ -14,7 +14,7 @@ from alpyne_grid.manager.compute_link import ComputeLink, EventRow
 from alpyne_grid.manager.core import GridCore, event_of
 from alpyne_grid.manager.errors import JobFailed, Receipt, UnknownJob, UnsafeResult
 from alpyne_grid.manager.grid_events import Outcome
-from alpyne_grid.manager.jobs import AsyncJob, Ended
+from alpyne_grid.manager.jobs import AsyncCancel, AsyncJob, Ended
 from alpyne_grid.manager.journal import SUFFIX, Journal, Kind, Record
 from alpyne_grid.manager.results import Place
 
@@ -70,6 +70,19 @@ class AttachedJob(AsyncJob):
         """Begin to wait for its outcome; on the manager's loop."""
         if self._following is None and not self.future.done():
             self._following = asyncio.ensure_future(self._follow())
+
+    def cancel(self) -> AsyncCancel:
+        """End the job on every node that has it; ``.wait()`` gives the receipt."""
+        core = self._finder.core
+        core.call_soon(self._cancel_everywhere)
+        return AsyncCancel(self)
+
+    def _cancel_everywhere(self) -> None:
+        self.follow()
+        for key, seen in self._seen.items():
+            compute = self._finder.core.compute.get(key)
+            if compute is not None and seen.event.state < JobState.DONE:
+                compute.cancel([self.job_id])
 
     def hear(self, compute: ComputeLink, event: JobEvent, body: bytes) -> None:
         """Take news from a node."""

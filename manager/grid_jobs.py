@@ -41,6 +41,8 @@ class Trigger(IntEnum):
     GIVEN_UP = 12  # it ends by the manager's decision: cancelled, lost, refused, no node fits
     STORED = 13
     STORE_FAILED = 14
+    ATTEMPTED_ANEW = 15  # its node has lost the result, and runs it again
+    RESULT_BACK = 16  # NODE_BACK of a job that had finished there
 
 
 _P, _T = Phase, Trigger
@@ -72,9 +74,11 @@ MOVES: dict[tuple[Phase, Trigger], Phase] = {
     (_P.RUNNING, _T.GIVEN_UP): _P.SETTLING,
     (_P.STRANDED, _T.PLACED_ANEW): _P.MINTING,
     (_P.STRANDED, _T.NODE_BACK): _P.SENT,  # until its node says more
+    (_P.STRANDED, _T.RESULT_BACK): _P.FETCHING,
     (_P.STRANDED, _T.RERUN): _P.WAITING,
     (_P.STRANDED, _T.GIVEN_UP): _P.SETTLING,
     (_P.FETCHING, _T.FETCHED): _P.SETTLING,
+    (_P.FETCHING, _T.ATTEMPTED_ANEW): _P.ACCEPTED,
     (_P.FETCHING, _T.RERUN): _P.WAITING,
     (_P.FETCHING, _T.NODE_LOST): _P.STRANDED,
     (_P.FETCHING, _T.GIVEN_UP): _P.SETTLING,

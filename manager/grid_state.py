@@ -14,6 +14,7 @@ from alpyne_proto.errors import ErrorCode
 from alpyne_proto.messages.compute import Cause, JobState
 
 MOVES_MAX = 5
+FIRST = (1, 1)  # the epoch of most jobs: allocation and attempt
 
 
 class GridState:
@@ -26,9 +27,9 @@ class GridState:
         self.per_node: dict[bytes, Counter[str]] = {}
         self._waiting = Waiting(self._place_at, self._unplaceable)
         self._unheard: set[bytes] = set()
-        self._settled: dict[
-            bytes, tuple[int, int]
-        ] = {}  # epochs of jobs that another execution may yet end
+        # Epochs of ended jobs; not of those that a node ended in their first execution (FIRST).
+        self._settled: dict[bytes, tuple[int, int]] = {}
+        self._abandoned: set[bytes] = set()  # their results stay unsettled on their nodes
         self._fenced: set[tuple[bytes, int, int]] = set()
         self._effects: list[g.Effect] = []
         self._room = False  # whether a waiting job may find a place now
@@ -140,13 +141,13 @@ class GridState:
         outcome = job.outcome
         assert outcome is not None
         del self.jobs[job.plan.job_id]
-        if job.allocation > 1 or not outcome.from_node:
-            self._settled[job.plan.job_id] = (job.allocation, job.attempt)
+        epoch = (job.allocation, job.attempt)
+        if epoch != FIRST or not outcome.from_node:
+            self._settled[job.plan.job_id] = epoch
         self._count(outcome.node, "done" if outcome.state is JobState.DONE else "failed")
         self._count_usage(outcome)
         self._do(g.Deliver(job.plan.job_id, outcome))
         if outcome.node is not None and outcome.from_node:
-            epoch = (outcome.allocation, outcome.attempt)
             self._do(g.Settle(outcome.node, job.plan.job_id, *epoch))
 
     def _count_usage(self, outcome: g.Outcome) -> None:

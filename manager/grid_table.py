@@ -15,7 +15,7 @@ from typing import Any
 from alpyne_grid.manager import grid_events as g
 from alpyne_grid.manager.errors import Receipt
 from alpyne_grid.manager.grid_jobs import GridJob, Phase, Trigger
-from alpyne_grid.manager.grid_state import MOVES_MAX, GridState
+from alpyne_grid.manager.grid_state import FIRST, MOVES_MAX, GridState
 from alpyne_grid.manager.placement import Node
 
 from alpyne_proto.errors import ErrorCode
@@ -94,16 +94,16 @@ class GridTable(GridState):
         node.came_up(event.facts)
         self._waiting.nodes_changed()
         self._room = True
-        for job_id in node.zombies:
+        for job_id in sorted(node.zombies):
             self._do(g.Cancel(node.key, job_id))
         node.zombies.clear()
-        for job in [self.jobs[job_id] for job_id in node.jobs]:
+        for job in [self.jobs[job_id] for job_id in sorted(node.jobs)]:
             self._go_on(job, node, fresh=event.fresh)
 
     def _go_on(self, job: GridJob, node: Node, *, fresh: bool) -> None:
         """Take up a job at its node, which is back."""
-        if job.phase is Phase.STRANDED:
-            job.move(Trigger.NODE_BACK)
+        if job.phase is Phase.STRANDED:  # the news that it has finished is not told twice
+            job.move(Trigger.NODE_BACK if job.outcome is None else Trigger.RESULT_BACK)
         if fresh and job.answered and job.phase in _AT_NODE:
             self._rerun(job, "its node lost its store", moves=True)
         elif job.phase is Phase.SENT or (job.phase in _ALIVE and not job.answered):
@@ -126,7 +126,8 @@ class GridTable(GridState):
                 continue
             node.lost = True
             self._count(node.key, "lost")
-            for job in [self.jobs[job_id] for job_id in node.jobs]:
+            # The last one first: each goes before the others in the queue.
+            for job in [self.jobs[job_id] for job_id in sorted(node.jobs, reverse=True)]:
                 if job.phase in _AT_NODE:
                     self._node_lost(job)
 
@@ -156,7 +157,7 @@ class GridTable(GridState):
             return
         if event.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
             self._accepted(job)
-        elif job.phase is Phase.SENT:
+        elif job.phase in _ALIVE and not job.answered:  # its events may have overtaken this
             self._refused(job, event, now)
 
     def _accepted(self, job: GridJob) -> None:
@@ -194,7 +195,16 @@ class GridTable(GridState):
             self._stale(job, event)
         elif job.phase is Phase.FETCHING and row.attempt == job.attempt:
             pass  # the same news again, after a reconnection
-        elif row.state >= JobState.DONE:
+        else:
+            self._taken_up(job, event)
+
+    def _taken_up(self, job: GridJob, event: g.JobChanged) -> None:
+        """Take news of the execution that counts."""
+        row = event.row
+        if job.phase is Phase.FETCHING:  # its node fell before the result was durable
+            job.move(Trigger.ATTEMPTED_ANEW)
+            job.outcome = None
+        if row.state >= JobState.DONE:
             job.attempt = row.attempt
             self._finished(job, event)
         else:
@@ -212,9 +222,11 @@ class GridTable(GridState):
             return
         epoch = (row.allocation, row.attempt)
         settled = self._settled.get(row.job_id)
-        older = epoch != settled if job is None else row.allocation < job.allocation
         if job is None and settled is None:
-            return  # delivered long ago; the node tells it again after a reconnection
+            if epoch == FIRST or row.job_id in self._abandoned:
+                return  # delivered long ago; the node tells it again after a reconnection
+            settled = FIRST
+        older = epoch != settled if job is None else row.allocation < job.allocation
         if older and row.state is JobState.DONE and (row.job_id, *epoch) not in self._fenced:
             self._fenced.add((row.job_id, *epoch))
             self._count(event.node, "fenced")
@@ -297,6 +309,7 @@ class GridTable(GridState):
         job = self.jobs.pop(event.job_id)
         self._leave(job)
         job.move(Trigger.STORE_FAILED)
+        self._abandoned.add(event.job_id)
         self._do(g.Abandon(event.job_id, event.text))
 
 

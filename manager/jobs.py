@@ -140,10 +140,16 @@ class AsyncJob:
         return self.value()
 
     def value(self) -> Any:
-        """Return the value of a job that is done; as ``result``."""
+        """Return the value of a job that is done; as ``result``.
+
+        A map's chunk: the list of its items' values, a JobFailed in the place of each that failed.
+        """
         if self._value is None:
             try:
-                self._value = (self.future.result().value(), None)
+                value = self.future.result().value()
+                if self.form is JobForm.MAP:
+                    value = [one.error if type(one) is results.Failed else one for one in value]
+                self._value = (value, None)
             except Exception as error:
                 self._value = (None, error)
                 raise
@@ -204,6 +210,8 @@ class AsyncJob:
         """Take the job's one outcome."""
         self.phase = ended.outcome.state
         self.node_key = ended.outcome.node
+        # A result may overtake the acknowledgement; a node that ran the job has taken it.
+        self.is_accepted = self.is_accepted or ended.outcome.from_node
         if self.work is not None:
             self.work.program.payload = b""  # nobody sends it again
         if not self.future.done():

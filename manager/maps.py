@@ -63,6 +63,7 @@ class MapRun:
     ) -> None:
         self.items_done = 0
         self.items_failed = 0
+        self.on_closed: Callable[[], None] = lambda: None
         self._owner = owner
         self._prepare = prepare
         self._work: MapWork | None = None
@@ -138,6 +139,7 @@ class MapRun:
             job.cancel()
         self._jobs.clear()
         self._news.set()
+        self.on_closed()
 
     def _take_ready(self) -> Chunk | None:
         if self._ready:

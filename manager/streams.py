@@ -57,13 +57,11 @@ class ResultStream:
         run: MapRun,
         picks: Picks,
         options: StreamOptions,
-        on_close: Callable[[], None],
         reader: ObjectReader | None = None,
     ) -> None:
         self.run = run
         self._picks = picks
         self._options = options
-        self._on_close = on_close
         self._reader = reader
         self._buffer: deque[Any] = deque()
 
@@ -80,10 +78,7 @@ class ResultStream:
 
     async def next_rows(self) -> list[Row] | None:
         """Return the rows of the next chunk; None at the end."""
-        rows = await self.run.next_rows()
-        if rows is None:
-            self._on_close()
-        return rows
+        return await self.run.next_rows()
 
     def take(self, rows: Iterable[Row]) -> None:
         """Keep what ``rows`` add to the results, and tell the callbacks; from any one thread."""
@@ -120,7 +115,6 @@ class ResultStream:
     async def close(self) -> None:
         """Stop: jobs that are under way are cancelled."""
         self.run.close()
-        self._on_close()
 
     async def __aenter__(self) -> Self:
         return self

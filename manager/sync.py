@@ -10,6 +10,7 @@ The event loop of an AsyncManager runs in a thread; each method here hands its w
 All objects may be used from any thread.
 """
 
+import atexit
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -36,6 +37,7 @@ class Manager:
         self._thread = thread
         self._progress = Progress(wanted=progress)
         grid.core.reader = ThreadReader(grid, thread)
+        atexit.register(self.close)  # what is to be settled still leaves
 
     @classmethod
     def connect(
@@ -64,6 +66,7 @@ class Manager:
 
     def close(self) -> None:
         """Close all connections. Jobs that a node has accepted go on; maps are cancelled."""
+        atexit.unregister(self.close)
         if not self._thread.loop.is_closed():
             self._thread.call(self.grid.close())
             self._thread.close()

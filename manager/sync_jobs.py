@@ -1,12 +1,15 @@
 """Job and Results: jobs and maps for plain programs; see AsyncJob and ResultStream."""
 
 import concurrent.futures
+import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from alpyne_grid.manager.errors import JobFailed, Receipt, ResultTimeout
 from alpyne_grid.manager.jobs import AsyncJob
 from alpyne_grid.manager.loop_thread import LoopThread, callbacks
+from alpyne_grid.manager.maps import MapRun
 from alpyne_grid.manager.output import OutputLine, OutputReader
 from alpyne_grid.manager.streams import ResultStream
 
@@ -151,6 +154,9 @@ class Results:
         self._thread = thread
         self._stream = stream
         self._on_end = on_end
+        # Whoever drops the iterator wants no more results: nodes must not go on for nobody.
+        self._finalizer = weakref.finalize(self, _drop, thread, stream.run)
+        self._finalizer.atexit = False
 
     def __iter__(self) -> Self:
         return self
@@ -175,3 +181,8 @@ class Results:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _drop(thread: LoopThread, run: MapRun) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: so is the map
+        thread.loop.call_soon_threadsafe(run.close)
