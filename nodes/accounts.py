@@ -210,7 +210,8 @@ class AccountTable:
         if self.registration is Registration.OWNERS:
             raise RequestFailed(
                 ErrorCode.REGISTRATION_CLOSED,
-                "this node runs jobs without isolation and serves only the keys given by --owner",
+                "this node runs jobs without isolation and serves only the keys given by --owner; "
+                "start it with one more --owner KEY.pub to admit somebody",
             )
         if role not in (AccountRole.USER, AccountRole.ADMIN):
             raise RequestFailed(ErrorCode.BAD_REQUEST, "role: expected USER or ADMIN")

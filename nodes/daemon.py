@@ -144,7 +144,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
     option("--state", "FOLDER", "state folder (default: ~/.local/state/alpyne/<kind>)", type=Path)
     option("--host", "HOST", "address to listen on (default: 127.0.0.1)")
-    option("--port", "PORT", "port to listen on; 0 takes a free one (default: 0)")
+    option("--port", "PORT", "port to listen on; 0 takes the last one, or a free one (default: 0)")
     option("--advertise", "HOST", "host that the printed address names (default: --host)")
     option(
         "--owner",

@@ -114,10 +114,25 @@ class NodeHost:
         self.service.when_interrupted = call
 
     async def serve(self) -> None:
-        """Listen, and write the address file where one is asked for."""
-        self._server = await serve(
+        """Listen; where the port is left open, on the last one if it is still free.
+
+        A node that starts again is then where managers look for it.
+        """
+        ports = [self.config.port] if self.config.port else [self.state.last_port, 0]
+        for port in ports:
+            try:
+                self._server = await self._listen(port)
+                break
+            except OSError:
+                if port == ports[-1]:
+                    raise
+        assert self._server is not None, "the last port raises or serves"
+        self.state.last_port = self._server.port
+
+    async def _listen(self, port: int) -> Server:
+        return await serve(
             self.config.host,
-            self.config.port,
+            port,
             identity=self.state.identity,
             hello=self._hello,
             service=self.service,

@@ -48,6 +48,18 @@ class StateFolder:
         os.close(_lock(path / "lock"))
 
     @property
+    def last_port(self) -> int:
+        """The port that was listened on last; 0 where there is none that can be read."""
+        path = self.path / "port"
+        text = path.read_text(errors="replace").strip() if path.exists() else ""
+        return int(text) if text.isdecimal() and len(text) <= 5 and int(text) < 1 << 16 else 0
+
+    @last_port.setter
+    def last_port(self, port: int) -> None:
+        if port != self.last_port:
+            write_durably(self.path / "port", f"{port}\n".encode())
+
+    @property
     def database(self) -> Path:
         """The node's SQLite file."""
         return self.path / "node.db"

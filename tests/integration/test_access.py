@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -383,3 +384,19 @@ def test_administrator_lists_more_accounts_than_one_frame_holds(
         assert keys == {owner.key, *(one.key for one in people)}
 
     run(scene())
+
+
+def test_node_is_found_where_it_was_unless_the_port_is_taken(cluster: LocalCluster) -> None:
+    node = cluster.start("data")
+    first = node.address
+    node.kill()
+    node.launch()  # with --port 0, as before
+    node.wait_ready()
+    assert node.address == first
+    node.kill()
+    port = Address.parse(first).routes[0][1]
+    with socket.create_server(("127.0.0.1", port)):
+        node.launch()
+        node.wait_ready()
+    assert Address.parse(node.address).key == Address.parse(first).key
+    assert node.address != first

@@ -59,6 +59,16 @@ def test_folder_names_the_damaged_file(
         StateFolder(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["", "x", "-1", "65536", "123456", "9" * 5000])
+def test_folder_forgets_a_port_that_cannot_be_one(tmp_path: Path, content: str) -> None:
+    with_port = StateFolder(tmp_path)
+    with_port.last_port = 7301
+    assert with_port.last_port == 7301
+    (tmp_path / "port").write_text(content)
+    assert with_port.last_port == 0
+    with_port.close()
+
+
 def test_folder_is_refused_where_a_file_stands(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="cannot be made"):
