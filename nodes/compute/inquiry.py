@@ -22,6 +22,7 @@ from alpyne_proto.messages.compute import (
     ResultFollows,
     Subscribe,
     Subscribed,
+    Usage,
 )
 from alpyne_proto.messages.control import RowsFollow
 from alpyne_proto.registry import Message
@@ -163,6 +164,7 @@ def _row(job: Job) -> JobRow:
         job.settled is Settled.DELIVERED,
         job.result.size if job.result is not None else 0,
         spec.codec,
-        *((end.usage, end.text) if end is not None else ()),
-        items=spec.items,
+        end.usage if end is not None else Usage(),
+        end.text if end is not None else "",
+        spec.items,
     )
