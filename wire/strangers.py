@@ -36,6 +36,7 @@ class ServerLimits:
     half_open_per_source: int = limits.HALF_OPEN_PER_SOURCE
     connections_max: int = 512  # in all: half the descriptors that systems grant by default
     unknown_max: int = 256  # complete ones without an account or ticket
+    unknown_per_source: int = 64  # so that one source keeps no newcomer from registering
     unknown_timeout_s: float = 60.0  # for registration or a ticket, counted from the handshake
 
 
@@ -92,16 +93,24 @@ class Strangers:
     def has_proven_its_key(self, connection: Connection) -> None:
         """The handshake is complete: from here on the connection counts as UNKNOWN."""
         self._end_watch(connection)
-        unknown, bounds = self._unknown, self._bounds
-        if len(unknown) >= bounds.unknown_max:
-            for other in [other for other in unknown if other.state in _KNOWN]:
-                unknown.pop(other).cancel()
-            if len(unknown) >= bounds.unknown_max:
-                connection.close_nowait(ErrorCode.TOO_BUSY, "too many peers without an account")
-                return
-        unknown[connection] = connection.loop.call_later(
-            bounds.unknown_timeout_s, self._check_known, connection
+        loop = connection.loop
+        self._unknown[connection] = loop.call_later(
+            self._bounds.unknown_timeout_s, self._check_known, connection
         )
+        # Only then the service has said who it is: strangers must not keep accounts out.
+        loop.call_soon(self._check_room, connection)
+
+    def _check_room(self, connection: Connection) -> None:
+        """Close a newcomer that is UNKNOWN where there are too many, of its source or in all."""
+        unknown, bounds = self._unknown, self._bounds
+        for other in [other for other in unknown if other.state in _KNOWN]:
+            unknown.pop(other).cancel()
+        if connection not in unknown:
+            return
+        of_source = sum(other.source == connection.source for other in unknown)
+        if len(unknown) > bounds.unknown_max or of_source > bounds.unknown_per_source:
+            unknown.pop(connection).cancel()
+            connection.close_nowait(ErrorCode.TOO_BUSY, "too many peers without an account")
 
     def forget(self, connection: Connection) -> None:
         """The connection has ended."""

@@ -211,6 +211,30 @@ async def test_peers_that_stay_unknown_are_bounded_and_known_ones_do_not_count(
             await connection.close()
 
 
+async def test_peers_that_stay_unknown_keep_no_account_out(peers: Any, recorder: Any) -> None:
+    async with serving(peers, recorder, ServerLimits(unknown_max=2)) as server:
+        recorder.state = State.UNKNOWN
+        unknown = [await peers.dial(server) for _ in range(2)]
+        recorder.state = State.OPEN
+        known = [await peers.dial(server, timeout_s=1.0) for _ in range(3)]
+        assert all(connection.is_open for connection in (*known, *unknown))
+        for connection in (*known, *unknown):
+            await connection.close()
+
+
+async def test_peers_that_stay_unknown_are_bounded_for_each_source(
+    peers: Any, recorder: Any
+) -> None:
+    recorder.state = State.UNKNOWN
+    async with serving(peers, recorder, ServerLimits(unknown_per_source=2)) as server:
+        unknown = [await peers.dial(server) for _ in range(2)]
+        with pytest.raises(DialFailed, match="too many peers without an account"):
+            await peers.dial(server, timeout_s=0.3)
+        assert all(connection.is_open for connection in unknown)
+        for connection in unknown:
+            await connection.close()
+
+
 async def test_server_that_is_full_says_busy(peers: Any, recorder: Any) -> None:
     async with serving(peers, recorder, ServerLimits(connections_max=1)) as server:
         connection = await peers.dial(server)
