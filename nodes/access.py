@@ -122,6 +122,15 @@ class Access:
         known = self.table.accounts.get(account)
         return known.quota_bytes if known is not None else 1
 
+    def serves(self, account: bytes) -> bool:
+        """Return whether ``account`` may act here: registered, not revoked, and still an owner
+        where only owners are served.
+        """
+        try:
+            return self.table.served(account, b"") is not None
+        except RequestFailed:
+            return False
+
     def authorize(self, request: Request, container_id: bytes, path: str, verb: Verb) -> bytes:
         """Return the account whose objects ``request`` acts on.
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -151,6 +152,8 @@ class ComputeNode:
     async def _restore(self, parts: _Parts) -> None:
         """Take over the jobs of earlier daemons; what they ran has been ended already."""
         stores, runner = parts.stores, parts.runner
+        # What killed jobs left; their processes are gone.
+        await asyncio.to_thread(shutil.rmtree, stores.work, ignore_errors=True)
         jobs = await stores.jobs.load()
         stores.blobs.open()
         stores.outputs.open({(j.number, j.attempt): j.account for j in jobs if j.finished})
@@ -158,9 +161,9 @@ class ComputeNode:
             {j.number: j.attempt for j in jobs if j.result is not None and not j.result.in_row}
         )
         runner.handle(ev.JobsRestored(jobs))
-        for account in self._host.access.table.accounts.values():
-            if account.revoked:
-                runner.handle(ev.AccountRevoked(account.key))
+        for account in {job.account for job in jobs}:
+            if not self._host.access.serves(account):
+                runner.handle(ev.AccountRevoked(account))
         await self._host.store.commit(())  # behind the new attempts, whose fate is known by then
         if runner.store_error:
             raise StateError(

@@ -11,7 +11,10 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from alpyne_grid.nodes.compute.backends.base import Task
 from alpyne_grid.nodes.compute.worker import __file__ as _runtime
+
+from alpyne_proto.messages.compute import JobForm
 
 MARK = "ALPYNE_JOB_MARK"  # in the environment of every process of a job
 BOOT = str(Path(_runtime).with_name("boot.py"))
@@ -98,6 +101,12 @@ def clear_away(launched: Launched, loop: asyncio.AbstractEventLoop) -> None:
         launched.scratch.rmdir()
     except OSError:  # a job left files: as many as it liked
         loop.run_in_executor(None, partial(shutil.rmtree, launched.scratch, ignore_errors=True))
+
+
+def remove_folder(task: Task, loop: asyncio.AbstractEventLoop) -> None:
+    """Remove the folder of a command whose worker ended before it could do that itself."""
+    if task.form is JobForm.COMMAND:
+        loop.run_in_executor(None, partial(shutil.rmtree, task.folder, ignore_errors=True))
 
 
 def _descriptor(pipe: object) -> int:

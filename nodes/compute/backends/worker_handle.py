@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from alpyne_grid.nodes.compute.backends.assignment import Assignment, failed
 from alpyne_grid.nodes.compute.backends.base import ObjectAccess, Task, TaskEnd, TaskSink
-from alpyne_grid.nodes.compute.backends.launch import MARK, Launched, clear_away
+from alpyne_grid.nodes.compute.backends.launch import MARK, Launched, clear_away, remove_folder
 from alpyne_grid.nodes.compute.backends.link import FrameLink, OutputPipe, framed
 from alpyne_grid.nodes.compute.backends.results import ResultTooLarge
 from alpyne_grid.nodes.compute.worker import tree
@@ -27,7 +27,7 @@ from alpyne_grid.nodes.compute.worker import tree
 from alpyne_proto import codec
 from alpyne_proto.errors import FrameError
 from alpyne_proto.frame import Flags, Frame, FrameType
-from alpyne_proto.messages.compute import Cause
+from alpyne_proto.messages.compute import Cause, JobState
 from alpyne_proto.messages.worker import EndWorker, JobRan, WorkerEnded, WorkerReady
 from alpyne_proto.registry import Message, Shape
 
@@ -36,6 +36,7 @@ END_TIMEOUT_S = 4.0  # of a supervisor, whose own patience is 2 s
 START_TIMEOUT_S = 60.0  # a machine under load may need long to start an interpreter
 BOOT_TEXT_MAX = 4096  # bytes kept of what a worker says that fails to start
 _CONTROL_STREAM = 1
+_ENDS = (JobState.DONE, JobState.FAILED, JobState.LIMIT)  # those that a worker may tell
 _SHAPES = (Shape.REQUEST, Shape.RESPONSE)
 _M = TypeVar("_M", bound=Message)
 
@@ -174,7 +175,7 @@ class WorkerHandle:
     def _on_result(self, current: Assignment, frame: Frame) -> None:
         try:
             if frame.type == FrameType.RESPONSE and current.ran is None:
-                current.ran = _message(frame, JobRan)
+                current.ran = _end_of(frame)
                 if not frame.flags & Flags.END:
                     current.open_file(self._results / f"{self.supervisor}-{current.stream_id}")
             elif frame.type == FrameType.DATA and current.file is not None:
@@ -279,6 +280,7 @@ class WorkerHandle:
         self._job.read_now()  # a result may have come just before
         self._read_output()
         if self.current is not None:
+            remove_folder(self.current.task, self._loop)
             self._finish(self.current.as_the_worker_ended(ended, self._cpu_ms))
         self._move(WorkerState.GONE)
         self._close()
@@ -313,6 +315,14 @@ class WorkerHandle:
         if to not in _MOVES[self.state]:
             raise AssertionError(f"worker {self.supervisor}: {self.state.name} to {to.name}")
         self.state = to
+
+
+def _end_of(frame: Frame) -> JobRan:
+    """Return how a program ended; FrameError for what is no end: a job can send anything."""
+    ran = _message(frame, JobRan)
+    if ran.state not in _ENDS:
+        raise FrameError(f"worker: {ran.state.name} as the end of a job")
+    return ran
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -420,6 +420,46 @@ def test_node_tells_a_new_subscriber_what_is_newer_than_it_knows(
     asyncio.run(main())
 
 
+def test_restarted_node_runs_no_job_of_an_account_that_is_no_owner_any_more(
+    tmp_path: Path, manager: Any, another: Callable[..., Any], node_of: NodeOf
+) -> None:
+    ran, owner = tmp_path / "ran", another()
+    text = f"def main(): open({str(ran)!r}, 'w').close()"
+
+    async def scene() -> None:
+        async with node_of(manager, owner, slots=1) as node:
+            await manager.dial(node)
+            await manager.submit(SLEEP)
+            await manager.submit(text)
+        async with node_of(owner, slots=2) as node:
+            await owner.dial(node)
+            assert await owner.value(await owner.submit("def main(): return 1")) == 1
+            assert node._parts.table.idle
+        assert not ran.exists()
+        async with node_of(manager, owner) as node:
+            await manager.dial(node)
+            rows = await manager.rows(ListJobs(), kind=JobRow)
+            assert [(row.state, row.cause) for row in rows] == [
+                (JobState.KILLED, Cause.REVOKED)
+            ] * 2
+
+    asyncio.run(scene())
+
+
+def test_restarted_node_has_no_files_of_commands_that_were_killed_with_it(
+    tmp_path: Path, manager: Any, node_of: NodeOf
+) -> None:
+    left = tmp_path / "node" / "work" / "1.1"
+    left.mkdir(parents=True)
+    (left / "large").write_bytes(b"data")
+
+    async def scene() -> None:
+        async with node_of(manager):
+            assert not left.parent.exists()
+
+    asyncio.run(scene())
+
+
 def test_restarted_node_has_results_and_output_and_runs_what_was_interrupted(
     node_of: NodeOf, manager: Any, another: Callable[..., Any], tmp_path: Path
 ) -> None:

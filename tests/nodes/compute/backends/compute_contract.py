@@ -587,10 +587,13 @@ class KillContract(BackendBench):
         async with self.bench(tmp_path) as bench:
             run = bench.start_command(["sh", "-c", f"trap '' TERM; echo up; sleep {token}; :"])
             assert await bench.line(run) == "up"
+            assert run.task.folder.exists()
             bench.backend.cancel(run.task.execution)
             await bench.ended(run)
             assert named(token) == []
             assert run.end.ended >= 2
+            while run.task.folder.exists():
+                await asyncio.sleep(0.01)
 
     async def test_cancel_ends_a_job_before_it_began(self, tmp_path: Path) -> None:
         async with self.bench(tmp_path) as bench:

@@ -132,6 +132,28 @@ class TestProcesses(BackendBench):
             assert "channel" in run.end.text
             assert await bench.value(lambda: "goes on") == "goes on"
 
+    @pytest.mark.parametrize("state", [JobState.QUEUED, JobState.SUSPENDED, JobState.LOST])
+    async def test_job_that_tells_the_daemon_an_impossible_end_ends_as_a_crash(
+        self, tmp_path: Path, state: JobState
+    ) -> None:
+        def work(number: int) -> None:
+            import gc
+            import time
+
+            from alpyne_worker.channel import DaemonChannel
+
+            from alpyne_proto.messages.worker import JobRan
+
+            (channel,) = (one for one in gc.get_objects() if type(one) is DaemonChannel)
+            channel.respond(1, JobRan(state=number))
+            time.sleep(3600)
+
+        async with self.bench(tmp_path) as bench:
+            run = await bench.call(work, int(state))
+            assert run.how == (JobState.FAILED, Cause.CRASH)
+            assert "as the end of a job" in run.end.text
+            assert await bench.value(lambda: "goes on") == "goes on"
+
     async def test_job_that_closes_all_descriptors_ends_as_a_crash(self, tmp_path: Path) -> None:
         async with self.bench(tmp_path) as bench:
             run = await bench.call(lambda: os.closerange(3, 100))
