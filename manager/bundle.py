@@ -56,6 +56,9 @@ class Bundler:
         return self._bundle
 
 
+_decided: dict[str, tuple[ModuleType, str | None]] = {}  # modules that send_by_value has looked at
+
+
 def send_by_value(module_name: str | None) -> None:
     """Let cloudpickle take a module by value where neither nodes nor the bundle can have it.
 
@@ -63,7 +66,13 @@ def send_by_value(module_name: str | None) -> None:
     module, a notebook's helper, a package that is being developed.
     """
     module = sys.modules.get(module_name or "")
-    if module is None or module_name == "__main__" or not _is_elsewhere(module):
+    if module is None or module_name == "__main__":
+        return
+    decided = (module, getattr(sys.modules.get("__main__"), "__file__", None))
+    if _decided.get(module.__name__) == decided:
+        return  # paths are looked at once: that takes longer than all the rest of a small call
+    _decided[module.__name__] = decided
+    if not _is_elsewhere(module):
         return
     top = sys.modules.get(module.__name__.partition(".")[0])
     for owner in (module, top):
