@@ -1,17 +1,20 @@
 """Small calls: one after the other, ten thousand at once, and a map over many items."""
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Protocol
 
-from alpyne_grid.manager import Manager
+from alpyne_grid.manager import AsyncManager, Manager
 from alpyne_grid.tools.bench.figures import Figure, Series, Unit, percentile
 from alpyne_grid.tools.bench.setting import SLOTS, Setting
 from alpyne_grid.tools.bench.work import nothing, same
 from alpyne_grid.tools.bench.yardsticks import DurableCommit, process_pool
 
+TURN = 50  # calls, or commits, until another kind has its turn
 WARM_CALLS = 200  # connections, workers and both interpreters' caches
 P50_ABOVE_COMMIT_S = 0.0007
 P99_ABOVE_COMMIT_S = 0.004
@@ -21,28 +24,46 @@ POOL_CHUNK = 1_000  # items of the pool's map that travel together
 
 
 def measure_sequential(setting: Setting) -> list[Figure]:
-    """Measure calls one after the other, each beside a commit and a call of a process pool."""
-    calls, commits, pools = _Kind("call"), _Kind("durable commit"), _Kind("ProcessPoolExecutor")
+    """Measure calls one after the other, in turns with commits and calls of a process pool."""
+    kinds = [
+        _Kind("call"),
+        _Kind("durable commit"),
+        _Kind("ProcessPoolExecutor"),
+        _Kind("call by the blocking Manager"),
+    ]
     with setting.cluster("calls") as cluster, process_pool() as pool:
         node = cluster.start("compute", "--slots", str(SLOTS))
         commit = DurableCommit(cluster.folder / "yardstick.db")
-        with Manager.connect([node.address], home=cluster.home) as grid:
-            for number in range(WARM_CALLS):
-                grid.submit(nothing, number).result()
-                commit.measure()
+        with (
+            Manager.connect([node.address], home=cluster.home) as blocking,
+            asyncio.Runner() as runner,
+        ):
+            grid = runner.run(_connected(node.address, cluster.home))
+
+            def in_turn(turn: int) -> list[list[float]]:
+                return [
+                    runner.run(_awaited_calls(grid, turn)),
+                    [commit.measure() for _ in range(turn)],
+                    [_timed(pool.submit, number) for number in range(turn)],
+                    [_timed(blocking.submit, number) for number in range(turn)],
+                ]
+
+            in_turn(WARM_CALLS)
             for _ in setting.each_run("sequential call"):
-                for number in range(setting.amounts.calls):
-                    commits.samples.append(commit.measure())
-                    calls.samples.append(_timed(grid.submit, number))
-                    pools.samples.append(_timed(pool.submit, number))
-                for kind in (calls, commits, pools):
+                for begun in range(0, setting.amounts.calls, TURN):
+                    turn = min(TURN, setting.amounts.calls - begun)
+                    for kind, samples in zip(kinds, in_turn(turn), strict=True):
+                        kind.samples += samples
+                for kind in kinds:
                     kind.end_run()
+            runner.run(grid.close())
         commit.close()
+    calls, commits, pools, blockings = kinds
     return [
         Figure(
             "sequential no-op call, p50",
             calls.p50,
-            [commits.p50, pools.p50],
+            [commits.p50, pools.p50, blockings.p50],
             commits.p50.median + P50_ABOVE_COMMIT_S,
             decides=True,
             note="reach: one durable commit's p50 + 0.7 ms",
@@ -50,12 +71,25 @@ def measure_sequential(setting: Setting) -> list[Figure]:
         Figure(
             "sequential no-op call, p99",
             calls.p99,
-            [commits.p99, pools.p99],
+            [commits.p99, pools.p99, blockings.p99],
             commits.p99.median + P99_ABOVE_COMMIT_S,
             decides=True,
             note="reach: one durable commit's p99 + 4 ms",
         ),
     ]
+
+
+async def _connected(address: str, home: Path) -> AsyncManager:
+    return await AsyncManager.connect([address], home=home)
+
+
+async def _awaited_calls(grid: AsyncManager, count: int) -> list[float]:
+    samples = []
+    for number in range(count):
+        begun = perf_counter()
+        await grid.submit(nothing, number)
+        samples.append(perf_counter() - begun)
+    return samples
 
 
 def measure_burst(setting: Setting) -> list[Figure]:
