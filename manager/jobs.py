@@ -128,8 +128,11 @@ class AsyncJob:
     async def wait(self, timeout: float | None = None) -> Ended:
         """Return its outcome, decoded or not, failed or not; ResultTimeout after ``timeout``."""
         try:
-            async with asyncio.timeout(timeout):
+            if timeout is None:
                 await self._news(self.future.done)
+            else:
+                async with asyncio.timeout(timeout):
+                    await self._news(self.future.done)
         except TimeoutError:
             raise ResultTimeout(f"job {self.id}: not done within {timeout} s; it goes on") from None
         return self.future.result()
