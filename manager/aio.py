@@ -7,7 +7,6 @@
 A thin front: programs are made here, jobs are run by GridCore, maps by MapRun.
 """
 
-import asyncio
 import secrets
 from collections.abc import (
     AsyncIterator,
@@ -56,6 +55,7 @@ from alpyne_proto.messages.compute import ListJobs
 from alpyne_proto.messages.data import ContainerRow
 
 CONNECT_S = 10.0
+CANCELS_S = 2.0  # what cancelled jobs get to end before the connections are closed
 
 
 class AsyncManager:
@@ -122,7 +122,7 @@ class AsyncManager:
             self._closed = True
             for run in list(self._runs):
                 run.close()
-            await asyncio.sleep(0)  # their cancels leave before the connections close
+            await self.core.cancelled_ended(CANCELS_S)
             await self.core.close()
             self._finder.close()
 

@@ -23,7 +23,7 @@ from alpyne_proto.registry import Message
 
 BATCH_BYTES = 47 * 1024  # of one submission: one frame; a larger job travels alone
 SETTLE_AFTER_S = 0.02  # settlements gather for so long: nobody waits for them
-RESULT_MAX = 1 << 32  # bytes of one result; the node's own limit is lower
+RESULT_MAX = 1 << 30  # bytes of one result, where the job names no limit; as on the nodes
 _EVENT_ROWS = (
     messages.JobEvent.SPEC.code,
     messages.LoadEvent.SPEC.code,
@@ -276,14 +276,26 @@ class ComputeLink:
 
     # --- results ----------------------------------------------------------------------------
 
-    async def result(self, job_id: bytes) -> tuple[messages.ResultFollows, bytes]:
-        """Return a finished job's epoch, and its result's bytes, checked against their hash."""
+    async def result(
+        self, job_id: bytes, most: int = RESULT_MAX
+    ) -> tuple[messages.ResultFollows, bytes]:
+        """Return a finished job's epoch, and its result's bytes, checked against their hash.
+
+        ``most``: bytes; a longer result raises RequestFailed.
+        """
         import hashlib
 
         answer = await self.link.call(messages.GetResult(job_id))
         head = answer.message
         assert isinstance(head, messages.ResultFollows)
-        body = await answer.body.read(min(head.size, RESULT_MAX))
+        if head.size > most:
+            answer.body.cancel()
+            raise RequestFailed(
+                ErrorCode.BAD_REQUEST,
+                f"job {job_id.hex()}: its result has {head.size} bytes, at most {most} are taken; "
+                "write it into a container, or raise result= of the job",
+            )
+        body = await answer.body.read(head.size)
         if len(body) != head.size or hashlib.sha256(body).digest() != head.sha256:
             raise RequestFailed(
                 ErrorCode.DIGEST_MISMATCH, f"job {job_id.hex()}: the result's bytes are damaged"

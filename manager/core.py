@@ -94,6 +94,16 @@ class GridCore:
             for wait in late:
                 wait.cancel()
 
+    async def cancelled_ended(self, timeout_s: float) -> None:
+        """Return once no cancelled job is under way at a node that is up, or after the timeout."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.sleep(0)  # what was asked for is in the table now
+                cancelled = [self.jobs[i] for i, job in self.table.jobs.items() if job.cancelled]
+                for job in cancelled:
+                    if job.node_key is not None and self.links[job.node_key].is_up:
+                        await job.wait()
+
     async def close(self) -> None:
         """Send what is to be settled, close all connections; jobs that were accepted go on."""
         self._closing = True
@@ -308,8 +318,13 @@ class GridCore:
 
     async def _take_events(self, request: Request) -> None:
         compute = self._compute_of(request.connection)
-        if compute is not None:
+        if compute is None:
+            return
+        try:
             await compute.take_events(request)
+        finally:
+            if request.connection.is_open and not self._closing:
+                request.connection.abort()  # without events it is of no use: dialled again
 
     def _compute_of(self, connection: Connection) -> ComputeLink | None:
         return self.compute.get(connection.peer_key)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from alpyne_grid.manager import grid_events as g
-from alpyne_grid.manager.compute_link import ComputeLink, Submission
+from alpyne_grid.manager.compute_link import RESULT_MAX, ComputeLink, Submission
 from alpyne_grid.manager.errors import JournalError
 from alpyne_grid.manager.jobs import Ended
 from alpyne_grid.manager.journal import Record
 from alpyne_grid.manager.specs import row_for
+from alpyne_grid.wire.log import Log
 
 from alpyne_proto.errors import AlpyneError, ConnectionLost
 from alpyne_proto.messages import compute as messages
@@ -26,6 +27,7 @@ class Effects:
 
     def __init__(self, core: "GridCore") -> None:
         self._core = core
+        self._log = Log("manager")
         self._to_store: Batch = []
         self._to_flush: dict[bytes, ComputeLink] = {}
         self._to_cancel: dict[bytes, list[bytes]] = {}
@@ -38,6 +40,7 @@ class Effects:
             g.Fetch: lambda effect: core.spawn(self._fetch(effect)),
             g.Cancel: lambda e: self._to_cancel.setdefault(e.node, []).append(e.job_id),
             g.Changed: self._changed,
+            g.Misstep: lambda effect: self._log.error("misstep", text=effect.text),
         }
 
     def perform(self, effects: Iterable[g.Effect]) -> None:
@@ -135,7 +138,9 @@ class Effects:
         compute = self._core.compute[effect.node]
         epoch = (effect.allocation, effect.attempt)
         try:
-            head, body = await compute.result(effect.job_id)
+            job = self._core.jobs.get(effect.job_id)
+            most = job.work.options.result_bytes if job is not None and job.work is not None else 0
+            head, body = await compute.result(effect.job_id, most or RESULT_MAX)
             if (head.allocation, head.attempt) == epoch:
                 self._core.handle(
                     g.ResultFetched(effect.node, effect.job_id, *epoch, body, head.sha256)

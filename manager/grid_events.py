@@ -267,4 +267,11 @@ class Changed:
     accepted: bool
 
 
-Effect = Send | Store | Deliver | Abandon | Settle | Fetch | Cancel | Changed
+@dataclass(frozen=True, slots=True)
+class Misstep:
+    """An event could not be taken: a defect of ours, or a node that contradicts itself."""
+
+    text: str
+
+
+Effect = Send | Store | Deliver | Abandon | Settle | Fetch | Cancel | Changed | Misstep

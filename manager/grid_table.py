@@ -18,7 +18,7 @@ from alpyne_grid.manager.grid_jobs import GridJob, Phase, Trigger
 from alpyne_grid.manager.grid_state import FIRST, MOVES_MAX, GridState
 from alpyne_grid.manager.placement import Node
 
-from alpyne_proto.errors import ErrorCode
+from alpyne_proto.errors import ErrorCode, LocalProtocolError
 from alpyne_proto.messages.compute import Cause, JobEvent, JobState, Verdict
 
 LOST_AFTER_S = 3.0  # a restarted daemon is back within this; its jobs then stay
@@ -59,7 +59,10 @@ class GridTable(GridState):
         """Take several events, and place waiting jobs once, after the last."""
         self._effects = []
         for event in events:
-            self._handlers[type(event)](event, now)
+            try:
+                self._handlers[type(event)](event, now)
+            except LocalProtocolError as error:  # one job's trouble must not stop the others
+                self._do(g.Misstep(str(error)))
         if self._room and self._waiting:
             self._waiting.run(self.nodes.values(), now, all_heard=not self._unheard)
         self._room = False

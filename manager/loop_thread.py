@@ -2,7 +2,9 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Generic, Self, TypeVar
 
@@ -70,6 +72,9 @@ class Batches(Generic[T]):
         self._at_once = at_once
         self._kept: Iterator[T] = iter(())
         self._ended = False
+        # Whoever drops the iterator wants nothing more: what comes for it is called off.
+        self._finalizer = weakref.finalize(self, _drop, thread, items)
+        self._finalizer.atexit = False
 
     def __iter__(self) -> Self:
         return self
@@ -106,3 +111,16 @@ def callbacks() -> concurrent.futures.ThreadPoolExecutor:
         if _callback_pool is None:
             _callback_pool = concurrent.futures.ThreadPoolExecutor(1, "alpyne-callbacks")
         return _callback_pool
+
+
+def _drop(thread: LoopThread, items: AsyncIterator[Any]) -> None:
+    close = getattr(items, "aclose", None)
+    if close is None:
+        return
+
+    async def quietly() -> None:
+        with contextlib.suppress(RuntimeError):  # it is just being read, and will end by itself
+            await close()
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: so is everything on it
+        thread.loop.call_soon_threadsafe(lambda: thread.loop.create_task(quietly()))

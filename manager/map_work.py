@@ -1,17 +1,19 @@
 """What a map runs, and its chunks: items, and what became of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alpyne_grid.manager import program as programs
 from alpyne_grid.manager.errors import BY_CAUSE, JobFailed
 from alpyne_grid.manager.options import CheckedOptions
-from alpyne_grid.manager.results import Failed
+from alpyne_grid.manager.results import Failed, Unreadable
 from alpyne_grid.manager.sources import Item
 from alpyne_grid.manager.specs import Target
 
-from alpyne_proto.jobobject import JobObject
+from alpyne_proto.errors import LocalProtocolError
+from alpyne_proto.jobobject import JobObject, from_plain
+from alpyne_proto.messages.compute import ResultCodec
 
 PENDING = object()  # stands for an outcome that is not known yet
 
@@ -65,6 +67,20 @@ class Chunk:
     def of(cls, first: int, items: Sequence[Item], parent: "Chunk | None" = None) -> "Chunk":
         """Return a chunk of which nothing is known yet."""
         return cls(first, items, [PENDING] * len(items), len(items), parent)
+
+
+def written_object(plain: Any, target: Target, codec: ResultCodec) -> JobObject:
+    """Return the object that a node says it has written; Unreadable for one outside its target.
+
+    ``codec``: that it was asked for; what the node says of it does not count.
+    """
+    try:
+        item = from_plain(plain)
+    except (LocalProtocolError, TypeError) as error:
+        raise Unreadable(str(error)) from None
+    if item.container_id != target.container_id or not item.path.startswith(f"{target.prefix}/"):
+        raise Unreadable(f"a node names {item.path!r:.100} as its result, outside its target")
+    return replace(item, codec=int(codec))
 
 
 def all_failed(chunk: Chunk, error: JobFailed) -> list[Any]:

@@ -15,7 +15,7 @@ from alpyne_grid.manager import program as programs
 from alpyne_grid.manager.chunks import ChunkSizes
 from alpyne_grid.manager.errors import JobFailed
 from alpyne_grid.manager.jobs import AsyncJob, Ended
-from alpyne_grid.manager.map_work import PENDING, Chunk, MapWork, all_failed
+from alpyne_grid.manager.map_work import PENDING, Chunk, MapWork, all_failed, written_object
 from alpyne_grid.manager.results import Failed, failure
 from alpyne_grid.manager.sources import Item, ItemSource
 
@@ -241,7 +241,7 @@ class MapRun:
             self._sizes.learn(count, outcome.usage.wall_ms)
             chunk.result_bytes += len(outcome.body)
             try:
-                outcomes = self._retried(chunk, decode())
+                outcomes = self._retried(chunk, self._objects(decode(), ended))
             except JobFailed as error:  # the values do not unpickle in this program
                 outcomes = all_failed(chunk, error)
             self._fill(chunk, 0, outcomes)
@@ -252,6 +252,16 @@ class MapRun:
             self._submit(Chunk.of(second, chunk.items[count // 2 :], chunk))
         else:
             self._fill(chunk, 0, all_failed(chunk, failure(outcome, ended.place)))
+
+    def _objects(self, outcomes: list[Any], ended: Ended) -> list[Any]:
+        """Return the objects that a map ``into`` a container has written, instead of values."""
+        target = self._running.target
+        if target is None:
+            return outcomes
+        codec = ended.place.codec
+        return [
+            one if type(one) is Failed else written_object(one, target, codec) for one in outcomes
+        ]
 
     def _retried(self, chunk: Chunk, outcomes: list[Any]) -> list[Any]:
         """Send items that raised once more, as often as the program allows."""

@@ -61,6 +61,9 @@ class Reads:
                 answer = await attempts.open(at, end - at)
                 async for data in answer.body:
                     piece = bytes(data)
+                    if at + len(piece) > end:
+                        answer.body.cancel()
+                        raise _too_long(item)
                     at += len(piece)
                     if digest is not None:
                         digest.update(piece)
@@ -123,7 +126,7 @@ class Reads:
             while sink.size < item.size or not attempts.begun:
                 try:
                     answer = await attempts.open(sink.size, item.size - sink.size)
-                    await answer.body.pour(sink)
+                    await answer.body.pour(_Bounded(sink, item))
                     if sink.size < item.size:
                         attempts.fail(_short(item, sink.size, item.size))
                 except AlpyneError as error:
@@ -136,6 +139,24 @@ class Reads:
             return True
         attempts.fail(_damaged(item))
         return False
+
+
+class _Bounded:
+    """A sink that takes no more than the object has: a node may send what it likes."""
+
+    def __init__(self, sink: FileSink, item: JobObject) -> None:
+        self._sink = sink
+        self._item = item
+
+    def feed(self, data: bytes | bytearray | memoryview) -> bool:
+        """Take bytes."""
+        if self._sink.size + len(data) > self._item.size:
+            raise _too_long(self._item)
+        return self._sink.feed(data)
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when there is room."""
+        self._sink.when_room(callback)
 
 
 class _Attempts:
@@ -207,6 +228,10 @@ def _label(nodes: ReadNodes, key: bytes) -> str:
 
 def _short(item: JobObject, at: int, end: int) -> ObjectUnavailable:
     return ObjectUnavailable(f"object {item.path!r}: ended at byte {at} of {end}")
+
+
+def _too_long(item: JobObject) -> ObjectUnavailable:
+    return ObjectUnavailable(f"object {item.path!r}: more bytes came than it has")
 
 
 def _damaged(item: JobObject) -> ObjectUnavailable:

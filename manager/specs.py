@@ -71,6 +71,8 @@ def plan_of(work: Work, labels: Callable[[bytes], str]) -> Plan:
         labels=heaviest_labels(weights) if weights else frozenset(),
         only=options.nodes,
         memory_bytes=options.memory_bytes,
+        # Whoever reads a value object unpickles it: only nodes that are trusted may write them.
+        trusted=work.target is not None,
     )
     return Plan(
         job_id=work.job_id,

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +10,7 @@ from alpyne_grid.manager.errors import JobFailed
 from alpyne_grid.manager.maps import MapRun, Row
 from alpyne_grid.manager.results import Failed
 
-from alpyne_proto.jobobject import ObjectReader, from_plain
+from alpyne_proto.jobobject import ObjectReader
 
 if TYPE_CHECKING:
     from alpyne_grid.manager.objects import AsyncContainer
@@ -90,7 +90,7 @@ class ResultStream:
                     options.on_failure(index, outcome.error)
                 continue
             if picks is Picks.OBJECTS:
-                outcome = from_plain(outcome, self._reader)
+                outcome = replace(outcome, reader=self._reader)
             if options.on_finish is not None:
                 options.on_finish(index, outcome)
             if picks is not Picks.ITEMS:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from alpyne_grid.manager.errors import UnsafePath
 from alpyne_grid.manager.safe_files import Place
+from alpyne_grid.manager.writes import all_or_none
 
 from alpyne_proto.container import NameRefused, check_path, check_prefix
 from alpyne_proto.jobobject import JobObject
@@ -167,10 +168,4 @@ async def _all_of(work: Sequence[Callable[[], Any]], at_once: int) -> None:
         for make in waiting:
             await make()
 
-    lanes = [asyncio.ensure_future(lane()) for _ in range(min(at_once, len(work)))]
-    try:
-        await asyncio.gather(*lanes)
-    finally:
-        for one in lanes:
-            one.cancel()
-        await asyncio.gather(*lanes, return_exceptions=True)
+    await all_or_none([lane() for _ in range(min(at_once, len(work)))])

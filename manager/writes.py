@@ -2,9 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from alpyne_grid.manager.asking import ANSWER_S, DataNodes, ask_members
 from alpyne_grid.manager.contents import Content
@@ -174,7 +175,7 @@ class _Copies:
                 await self._send_one(send, self._spares.pop(0), condition)
         lanes = min(len(self._spares), self._wanted - len(self.holders))
         if lanes > 0 and not self.overtaken:
-            await asyncio.gather(*(self._lane(send) for _ in range(lanes)))
+            await all_or_none([self._lane(send) for _ in range(lanes)])
 
     async def _lane(self, send: Callable[[bytes, Version, Condition], Awaitable[None]]) -> None:
         """Find a place for one copy."""
@@ -217,6 +218,17 @@ class _Copies:
 def connected_of(nodes: DataNodes, members: Sequence[bytes]) -> set[bytes]:
     """Return those of ``members`` that calls go out to at once."""
     return {key for key in members if (link := nodes.links.get(key)) and link.is_up}
+
+
+async def all_or_none(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines side by side; none of them runs any more when this returns or raises."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _named(condition: Condition) -> Version:

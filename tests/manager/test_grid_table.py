@@ -44,6 +44,7 @@ class Driver:
         waiting = list(events)
         while waiting:
             some = self.table.handle(waiting.pop(0), self.now)
+            assert not any(isinstance(effect, g.Misstep) for effect in some)
             new += some
             if self.stores_at_once:
                 waiting += [g.Stored(e.job_id) for e in some if isinstance(e, g.Store)]

@@ -49,6 +49,7 @@ class Simulation:
         self.check()
 
     def perform(self, effect: g.Effect) -> None:
+        assert not isinstance(effect, g.Misstep)
         if isinstance(effect, g.Send):
             if effect.allocation > 1:
                 counter = int.from_bytes(effect.job_id[8:], "big")
