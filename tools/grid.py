@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from alpyne_grid.manager import AsyncManager
 from alpyne_grid.tools import home
+
 from alpyne_proto.errors import AlpyneError, ErrorCode
 
 _T = TypeVar("_T")

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import click
-
 from alpyne_grid.manager import identity, pool
 from alpyne_grid.manager.identity import ManagerIdentity
 from alpyne_grid.manager.pool import PoolNode
+
 from alpyne_proto.address import SCHEME, Address
 from alpyne_proto.errors import AlpyneError, ErrorCode
 

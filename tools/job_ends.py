@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from alpyne_grid.manager import AsyncJob, CommandResult, JobFailed
 from alpyne_grid.tools import job_ids
 from alpyne_grid.tools.exit_codes import ExitCode
 from alpyne_grid.tools.screen import note, print_json
+
 from alpyne_proto.errors import AlpyneError
 
 STDERR = 2  # descriptor of OutputRow

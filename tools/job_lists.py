@@ -7,6 +7,7 @@ from alpyne_grid.manager import admin
 from alpyne_grid.manager.identity import ManagerIdentity
 from alpyne_grid.manager.pool import PoolNode
 from alpyne_grid.tools.pool_requests import Outcome, at_each_node
+
 from alpyne_proto.errors import AlpyneError
 from alpyne_proto.messages.compute import JobRow, JobState, ListJobs
 from alpyne_proto.messages.hello import NodeKind

@@ -6,6 +6,7 @@ from typing import Any
 
 from alpyne_grid.manager import AsyncContainer, AsyncManager, JobObject
 from alpyne_grid.tools.remote_paths import RemotePath
+
 from alpyne_proto.errors import AlpyneError, ErrorCode
 
 AT_ONCE = 16

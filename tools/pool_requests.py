@@ -11,6 +11,7 @@ from alpyne_grid.manager.pool import PoolNode
 from alpyne_grid.tools.exit_codes import ExitCode, exit_code_of
 from alpyne_grid.tools.screen import note, print_facts, print_json
 from alpyne_grid.wire import Connection
+
 from alpyne_proto.errors import AlpyneError, ErrorCode, RequestFailed
 
 _T = TypeVar("_T")

@@ -9,6 +9,7 @@ from typing import Any
 from alpyne_grid.manager import AsyncManager
 from alpyne_grid.manager.progress import Progress
 from alpyne_grid.manager.trees import Transfer
+
 from alpyne_proto.messages.hello import NodeKind
 
 _STEP_S = 0.1
