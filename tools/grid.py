@@ -20,9 +20,7 @@ class EmptyPool(AlpyneError):
     code = ErrorCode.IDLE_TIMEOUT
 
 
-def with_grid(
-    work: Callable[[AsyncManager], Awaitable[_T]], *, modules: Sequence[Path] = ()
-) -> _T:
+def with_grid(work: Callable[[AsyncManager], Awaitable[_T]], *, modules: Sequence[Path] = ()) -> _T:
     """Connect to the pool, do ``work`` with the manager, close it; return what ``work`` does.
 
     ``modules``: files and packages to send with jobs. Raises EmptyPool and what connecting raises.

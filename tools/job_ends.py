@@ -146,4 +146,3 @@ def fits_json(value: Any, depth: int = _JSON_DEPTH) -> bool:
     return type(value) is dict and all(
         type(key) is str and fits_json(item, depth - 1) for key, item in value.items()
     )
-
