@@ -127,6 +127,8 @@ class Subscription:
         return b"".join(rows)
 
     def _row(self, job: Job) -> bytes:
+        if job.finished and not job.end:
+            return b""  # replaced, or refused by the store, since it was put here: nobody's news
         if job.finished:
             return join_row(job.end, self._result(job) or b"")
         spec = job.spec
