@@ -4,6 +4,7 @@ if __name__ != "alpyne_grid.manager":
     raise ImportError("this folder is the package alpyne_grid.manager: import it by that name")
 
 from alpyne_grid.manager.aio import AsyncManager
+from alpyne_grid.manager.command import Command
 from alpyne_grid.manager.errors import (
     BadArguments,
     BadProgram,
@@ -59,6 +60,7 @@ __all__ = [
     "AsyncManager",
     "BadArguments",
     "BadProgram",
+    "Command",
     "CommandFailed",
     "CommandResult",
     "Container",

@@ -29,6 +29,7 @@ from alpyne_grid.manager.admin import parse_invitation
 from alpyne_grid.manager.attach import AttachedJob, Finder, chunks_done
 from alpyne_grid.manager.bundle import Bundler
 from alpyne_grid.manager.chunks import ChunkSizes
+from alpyne_grid.manager.command import Command
 from alpyne_grid.manager.connecting import JOURNALS, ConnectOptions, connect_core
 from alpyne_grid.manager.containers import Containers
 from alpyne_grid.manager.core import GridCore
@@ -235,9 +236,9 @@ class AsyncManager:
     def map(self, function: Callable[..., Any], /, *iterables: Any, **how: Any) -> ResultStream:
         """Call ``function`` on the items of the iterables side by side, as ``map`` does.
 
-        Returns an asynchronous iterator over the values, in order. Items are taken as there is
-        room, and results are kept for a bounded window only. An item that raises raises when its
-        turn comes; the others go on. Keywords:
+        ``function``: also a ``Source`` or a ``Command``. Returns an asynchronous iterator over the
+        values, in order. Items are taken as there is room, and results are kept for a bounded
+        window only. An item that raises raises when its turn comes; the others go on. Keywords:
 
         ``chunk``: items per job, 0 to adapt. ``as_completed``: values in the order in which they
         come. ``return_exceptions``: errors like values. ``on_finish(index, value)``,
@@ -255,6 +256,8 @@ class AsyncManager:
 
     def filter(self, predicate: Callable[[Any], Any], items: Any, /, **how: Any) -> ResultStream:
         """Iterate over the items for which ``predicate(item)`` is true; else as ``map``."""
+        if isinstance(predicate, Command):
+            predicate = predicate.predicate()
         length = sources.length_of((items,))
         return self._map(predicate, sources.as_tuples((items,)), length, Picks.ITEMS, how)
 

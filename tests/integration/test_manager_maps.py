@@ -2,6 +2,7 @@
 
 import asyncio
 import operator
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from alpyne_grid.manager import (
     AsyncManager,
+    Command,
     JobRaised,
     Manager,
     NoNodeFits,
@@ -132,6 +134,57 @@ def test_source_file_is_refused_here_when_it_is_no_program(
         path.write_bytes(content)
     with pytest.raises(ProgramError, match=text):
         Source(path)
+
+
+# ---- commands --------------------------------------------------------------------------------
+
+
+def test_command_is_mapped_over_words(grid: Manager) -> None:
+    found = grid.map(Command(["echo", "-n", "item"]), range(30))
+    assert list(found) == [b"item %d" % n for n in range(30)]
+    assert list(grid.starmap(Command(["expr"]), [(2, "+", 3)])) == [b"5\n"]
+
+
+def test_command_is_mapped_over_objects_and_leaves_files(grid: Manager) -> None:
+    box = grid.container("command", copies=1)
+    for name in ("b/two.txt", "a/one.txt"):
+        box.put(name, name.encode() * 3)
+    shout = Command(
+        ["sh", "-c", 'tr a-z "$TO" < "$1" > out.txt; ln -s /etc/passwd link.txt', "sh"],
+        outputs=["*.txt"],
+        environment={"TO": "A-Z"},
+    )
+    found = list(grid.map(shout, box.ls()))
+    assert found == [{"out.txt": b"A/ONE.TXT" * 3}, {"out.txt": b"B/TWO.TXT" * 3}]
+
+
+def test_command_filters_by_its_status(grid: Manager) -> None:
+    assert list(grid.filter(Command(["test", "3", "-lt"]), range(6))) == [4, 5]
+
+
+def test_command_reduces_parts_in_order(grid: Manager) -> None:
+    parts = [b"%d," % n for n in range(60)]
+    assert grid.reduce(Command(["cat"]), parts) == b"".join(parts)
+
+
+def test_command_that_ends_badly_fails_its_item_only(grid: Manager) -> None:
+    script = Command(["sh", "-c", "exit $1", "sh"])
+    good, bad, also_good = grid.map(script, [0, 3, 0], return_exceptions=True)
+    assert (good, also_good) == (b"", b"")
+    assert isinstance(bad, JobRaised)
+    assert isinstance(bad.__cause__, subprocess.CalledProcessError)
+    assert bad.__cause__.returncode == 3
+
+
+def test_command_gives_bytes_from_a_node_that_is_not_trusted(shared: LocalCluster) -> None:
+    with Manager.connect(shared.addresses, home=shared.home, untrusted=shared.addresses) as grid:
+        assert list(grid.map(Command(["echo"]), ["x"])) == [b"x\n"]
+
+
+@pytest.mark.parametrize("argv", [[], "echo x"])
+def test_command_is_refused_when_it_is_no_list_of_words(argv: Any) -> None:
+    with pytest.raises(ProgramError, match="a list of a program and its words"):
+        Command(argv)
 
 
 # ---- nodes that do not fit -------------------------------------------------------------------
