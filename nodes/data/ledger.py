@@ -31,8 +31,9 @@ class Accounts:
         if self.used(owner).rows >= ROWS_MAX:
             raise Refusal(
                 ErrorCode.QUOTA_EXCEEDED,
-                f"account: {ROWS_MAX} names are kept already, tombstones and versions superseded "
-                "within the last hour included; delete objects, or use another node",
+                f"account: {ROWS_MAX} names are kept already, tombstones, versions superseded "
+                "within the last hour and jobs that wrote here included; delete objects, or use "
+                "another node",
             )
 
     def reserve(self, owner: bytes, size: int, quota_bytes: int) -> None:
@@ -87,6 +88,10 @@ class Fences:
             self._jobs[key].users -= 1
             if not self._jobs[key].users:
                 del self._jobs[key]
+
+    def is_new(self, owner: bytes, epoch: JobEpoch, stored: tuple[int, int]) -> bool:
+        """Return whether nothing is stored, or about to be, of the job."""
+        return max(self._jobs[owner, epoch.job_id].highest, stored) == (0, 0)
 
     def see(self, owner: bytes, epoch: JobEpoch, stored: tuple[int, int]) -> bool:
         """Note an execution and what is stored; return whether it is higher than all before."""

@@ -59,7 +59,7 @@ class ObjectTable:
         self._operations: dict[int, Operation] = {}
         self._slots: dict[SlotKey, Slot] = {}
         self._batches: dict[int, int] = {}  # batch -> operation
-        self._fence_batches: dict[int, RaiseFence] = {}
+        self._fence_batches: dict[int, tuple[RaiseFence, Usage]] = {}
         self._last_batch = 0
         self._effects: list[ev.Effect] = []
         self._now_ms = 0
@@ -205,9 +205,12 @@ class ObjectTable:
         self._effects.append(ev.Store(batch, tuple(changes)))
 
     def _batch_ended(self, event: ev.Stored | ev.StoreFailed) -> None:
-        fence = self._fence_batches.pop(event.batch, None)
-        if fence is not None:
+        raised = self._fence_batches.pop(event.batch, None)
+        if raised is not None:
+            fence, adds = raised
             self._fences.leave(fence.owner, fence.epoch)
+            if isinstance(event, ev.Stored):
+                self._accounts.add(fence.owner, adds)
             return
         op = self._batches.pop(event.batch, None)
         if op is None:
@@ -254,11 +257,16 @@ class ObjectTable:
     def _see_execution(self, asked: ev.PutAsked | ev.DeleteAsked, stored: tuple[int, int]) -> None:
         """Note the job's execution; a higher one than any before is stored at once."""
         owner, epoch = asked.key.owner, asked.epoch
-        if epoch is not None and self._fences.see(owner, epoch, stored):
+        if epoch is None:
+            return
+        is_new = self._fences.is_new(owner, epoch, stored)
+        if is_new:
+            self._accounts.check_names(owner)
+        if self._fences.see(owner, epoch, stored):
             fence = RaiseFence(owner, epoch, self._now_ms)
             self._fences.enter(owner, epoch)  # until it is stored
             batch = self._next_batch()
-            self._fence_batches[batch] = fence
+            self._fence_batches[batch] = fence, Usage(0, int(is_new))
             self._effects.append(ev.Store(batch, (fence,)))
 
     # ---- retention ----

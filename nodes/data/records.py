@@ -66,7 +66,7 @@ class Usage(NamedTuple):
     """What an account keeps, superseded versions and tombstones included."""
 
     size_bytes: int = 0
-    rows: int = 0  # containers, versions and tombstones
+    rows: int = 0  # containers, versions, tombstones and fences
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,8 @@ class DataBackend(Protocol):
     async def sweep(self, cutoffs: Cutoffs, limit: int) -> Swept:
         """Take away superseded versions, tombstones and fences before ``cutoffs``.
 
-        At most ``limit`` of each; bytes that no version names any more go too.
+        At most ``limit`` of each; bytes that no version names any more go too. A fence is a row
+        of its account's usage.
         """
 
     # ---- bytes ----

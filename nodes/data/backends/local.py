@@ -138,16 +138,18 @@ class LocalBackend:
         read = self._store.read
         superseded = read(sql.OLD_SUPERSEDED, (cutoffs.superseded_ms, limit))
         tombstones = read(sql.OLD_TOMBSTONES, (cutoffs.tombstones_ms, limit))
-        batch: list[Statement] = [(sql.DROP_FENCES, (cutoffs.fences_ms, limit))]
+        fences = read(sql.OLD_FENCES, (cutoffs.fences_ms, limit))
+        batch: list[Statement] = [(sql.DROP_FENCE, row) for row in fences]
         batch += [(sql.DROP_SUPERSEDED, row[:4]) for row in superseded]
         batch += [(sql.DROP_TOMBSTONE, row[:4]) for row in tombstones]
         await self._store.commit(batch)
         freed: dict[bytes, Usage] = {}
-        for *_, owner, size in (*superseded, *tombstones):
+        gone = [row[4:] for row in (*superseded, *tombstones)]
+        for owner, size in (*gone, *((owner, 0) for owner, *_ in fences)):
             before = freed.get(owner, Usage())
             freed[owner] = Usage(before.size_bytes + size, before.rows + 1)
         await self.empty_trash()
-        return Swept(freed, limit in (len(superseded), len(tombstones)))
+        return Swept(freed, limit in (len(superseded), len(tombstones), len(fences)))
 
     # ---- bytes ----
 

@@ -149,7 +149,11 @@ LOOK_UP = (
     "LEFT JOIN data_objects o ON o.container = c.no AND o.path = ? WHERE c.owner = ? AND c.id = ?"
 )
 FENCE = "SELECT allocation, attempt FROM data_fences WHERE owner = ? AND job = ?"
-USAGES = "SELECT owner, sum(kept_bytes), sum(kept_rows) FROM data_containers GROUP BY owner"
+USAGES = (
+    "SELECT owner, sum(bytes), sum(names) FROM ("
+    "SELECT owner, kept_bytes AS bytes, kept_rows AS names FROM data_containers UNION ALL "
+    "SELECT owner, 0, count(*) FROM data_fences GROUP BY owner) GROUP BY owner"
+)
 CONTAINER = (
     "SELECT id, name, copies, members, counter, writer, objects, size_bytes "
     "FROM data_containers WHERE owner = ? AND id = ?"
@@ -199,10 +203,8 @@ DROP_TOMBSTONE = (
     "DELETE FROM data_objects WHERE container = ? AND path = ? AND counter = ? AND writer = ? "
     "AND deleted = 1"
 )
-DROP_FENCES = (
-    "DELETE FROM data_fences WHERE (owner, job) IN "
-    "(SELECT owner, job FROM data_fences WHERE at_ms < ? LIMIT ?)"
-)
+OLD_FENCES = "SELECT owner, job, at_ms FROM data_fences WHERE at_ms < ? ORDER BY at_ms LIMIT ?"
+DROP_FENCE = "DELETE FROM data_fences WHERE owner = ? AND job = ? AND at_ms = ?"
 MARK_DAMAGED = "UPDATE data_blobs SET damaged = 1 WHERE owner = ? AND sha256 = ? AND file = ?"
 NOTE_DAMAGED = f"INSERT OR IGNORE INTO data_damaged VALUES (?, {_CONTAINER}, ?)"
 TRASH = "SELECT no, owner, file FROM data_trash ORDER BY no LIMIT ?"

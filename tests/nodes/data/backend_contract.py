@@ -406,7 +406,7 @@ class DataBackendContract:
             assert await backend.sweep(NEVER, 10) == Swept({}, False)
             swept = await backend.sweep(Cutoffs(25, 15, 15), 10)
             # Version 10 was superseded at 20, version 20 at 30; b's tombstone is of 10.
-            assert swept == Swept({ANN: Usage(10, 2)}, False)
+            assert swept == Swept({ANN: Usage(10, 3)}, False)  # the fence is a row, too
             assert await read(backend, "a", version(10)) is None
             assert await read(backend, "a", version(20)) == b"x" * 20
             assert await backend.look_up(key("b"), JOB) == Found(True)
@@ -423,6 +423,20 @@ class DataBackendContract:
             assert [swept.freed.get(ANN, Usage()).rows for swept in freed] == [2, 2, 1, 0]
             assert [swept.more for swept in freed] == [True, True, False, False]
             assert await read(backend, "a") == b"x"
+
+    async def test_backend_counts_and_sweeps_fences_as_rows(self, tmp_path: Path) -> None:
+        async with self.with_boxes(tmp_path) as backend:
+            for number in range(3):
+                job = number.to_bytes(16, "big")
+                await backend.commit([RaiseFence(BOB, JobEpoch(job, 1, 1), 10)])
+                await backend.commit([RaiseFence(BOB, JobEpoch(job, 1, 2), 10)])
+            assert (await backend.usages())[BOB] == Usage(0, 4)
+            freed = [await backend.sweep(ALWAYS, 2) for _ in range(2)]
+            assert freed == [
+                Swept({BOB: Usage(0, 2)}, True),
+                Swept({BOB: Usage(0, 1)}, False),
+            ]
+            assert (await backend.usages())[BOB] == Usage(0, 1)
 
 
 class DurableBackendContract(DataBackendContract):

@@ -84,6 +84,8 @@ class DictBackend:
             sizes[key.owner].append(record.size)
         for (key, _), (record, _) in self._superseded.items():
             sizes[key.owner].append(record.size)
+        for owner, _ in self._fences:
+            sizes[owner].append(0)
         return {owner: Usage(sum(each), len(each)) for owner, each in sizes.items()}
 
     async def look_up(self, key: ObjectKey, job_id: bytes) -> Found:
@@ -166,9 +168,11 @@ class DictBackend:
             self._free(freed, each[0].owner, self._superseded.pop(each)[0].size)
         for key in dead:
             self._free(freed, key.owner, self._current.pop(key).size)
-        for job in [j for j, (*_, at) in self._fences.items() if at < cutoffs.fences_ms][:limit]:
+        past = [j for j, (*_, at) in self._fences.items() if at < cutoffs.fences_ms][:limit]
+        for job in past:
+            self._free(freed, job[0], 0)
             del self._fences[job]
-        return Swept(freed, limit in (len(old), len(dead)))
+        return Swept(freed, limit in (len(old), len(dead), len(past)))
 
     def _free(self, freed: dict[bytes, Usage], owner: bytes, size: int) -> None:
         before = freed.get(owner, Usage())

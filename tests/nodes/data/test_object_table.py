@@ -348,6 +348,18 @@ def test_table_stores_the_fence_when_a_higher_execution_is_seen() -> None:
     assert table(ev.BodyStaged(1, staged())) == [ev.Store(2, (publish, fence))]
 
 
+def test_table_counts_jobs_that_wrote_as_names_and_refuses_more_of_them_when_full() -> None:
+    table = Table(Usage(0, rules.ROWS_MAX - 1))
+    for op, stored in ((1, (0, 0)), (2, (1, 1))):  # a higher execution of a job adds nothing
+        table.ask_put(op, op, fence=stored, epoch=epoch(op, 1))
+        table(ev.Stored(op))
+        table(ev.Abandoned(op))
+    assert table.table._accounts.used(OWNER) == Usage(0, rules.ROWS_MAX)
+    other = JobEpoch(b"k" * 16, 1, 1)
+    effects = table.ask_put(3, 3, epoch=other, key=OTHER)
+    assert refused(effects) is ErrorCode.QUOTA_EXCEEDED  # before a fence is stored
+
+
 @pytest.mark.parametrize("lower", [(1, 9), (2, 1)])
 def test_table_refuses_writes_of_a_job_below_the_stored_fence(lower: tuple[int, int]) -> None:
     effects = Table().ask_put(1, 1, fence=(2, 2), epoch=epoch(*lower))
