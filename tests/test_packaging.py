@@ -179,6 +179,55 @@ def test_command_prints_its_help_when_the_user_has_modules_of_the_same_names(
     assert "alpyne" in out.splitlines()[0]
 
 
+PROGRAM = """
+import tools
+from alpyne_grid.manager import Manager
+
+def work(n):
+    return f"{tools.WHOSE} says {n}"
+
+with Manager.connect() as grid:
+    print(list(grid.map(work, range(3))))
+"""
+
+
+def test_installed_copy_runs_nodes_and_jobs_beside_the_users_modules(
+    installed: Path, users_folder: Path
+) -> None:
+    """All from the user's folder: the daemon, the command line, a program and its worker."""
+    (users_folder / "program.py").write_text(PROGRAM)
+    (users_folder / "job.py").write_text("import wire\n\ndef main():\n    return wire.WHOSE\n")
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    clean["ALPYNE_HOME"] = str(users_folder / "home")
+    alpyne = str(installed / "bin" / "alpyne")
+
+    def typed(*command: str | Path) -> str:
+        done = subprocess.run(
+            command, cwd=users_folder, env=clean, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    node = subprocess.Popen(
+        [alpyne, "node", "compute", "--state", "node", "--slots", "1"],
+        cwd=users_folder,
+        env=clean,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert node.stdout is not None
+        typed(alpyne, "pair", node.stdout.readline().split()[-1])
+        assert typed(alpyne, "run", "job.py") == "the user\n"
+        printed = typed(installed / "bin" / "python", "program.py")
+        assert printed == "['the user says 0', 'the user says 1', 'the user says 2']\n"
+    finally:
+        node.terminate()
+        assert node.wait(10) == 0
+        node.stdout.close()  # type: ignore[union-attr]
+
+
 # ---- not installed, or installed in place ----
 
 
