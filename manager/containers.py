@@ -173,10 +173,7 @@ class Containers:
         link = self._nodes.links.get(key)
         if link is None:
             raise NodeUnreachable(f"node {self._nodes.node_name(key)} is not in the pool")
-        request = messages.PutContainer(
-            wanted.container_id, wanted.name, wanted.copies, wanted.members, *wanted.version
-        )
-        answer = await link.call(request, timeout_s=ANSWER_S)
+        answer = await link.call(wanted.request(), timeout_s=ANSWER_S)
         if not isinstance(answer.message, messages.ContainerInfo):
             raise AlpyneError(f"node {link.name}: answered PutContainer with something else")
         return Descriptor.of(answer.message)

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from alpyne_proto.messages.data import ContainerInfo, ObjectInfo
+from alpyne_proto.messages.data import ContainerInfo, ObjectInfo, PutContainer
 
 Version = tuple[int, bytes]
 NONE: Version = (0, b"")
@@ -29,6 +29,10 @@ class Descriptor:
         """Return what a node says of a container."""
         version = (info.counter, info.writer)
         return cls(info.container_id, info.name, info.copies, info.members, version)
+
+    def request(self) -> PutContainer:
+        """Return what tells a member of the container."""
+        return PutContainer(self.container_id, self.name, self.copies, self.members, *self.version)
 
     @property
     def answers_needed(self) -> int:

@@ -66,7 +66,6 @@ class Writes:
         """
 
         async def send(key: bytes, version: Version, wanted: Condition) -> None:
-            body, trailer = content.body()
             request = messages.PutObject(
                 where.container_id,
                 path,
@@ -75,9 +74,14 @@ class Writes:
                 wanted.expect,
                 *_named(wanted),
             )
-            connection = await self._link(key).ready()
-            answer = await connection.call(request, body, trailer=trailer)
-            answer.body.cancel()
+            try:
+                await self._send_body(key, request, content)
+            except RequestFailed as error:
+                if error.code is not ErrorCode.NOT_FOUND:
+                    raise
+                # The member was away when the container was made: tell it, and send again.
+                await self._link(key).call(where.request(), timeout_s=ANSWER_S)
+                await self._send_body(key, request, content)
 
         return await self._write(where, path, condition, send, where.copies)
 
@@ -103,6 +107,12 @@ class Writes:
         if link is None:
             raise NodeUnreachable(f"node {self._nodes.node_name(key)} is not in the pool")
         return link
+
+    async def _send_body(self, key: bytes, request: messages.PutObject, content: Content) -> None:
+        body, trailer = content.body()
+        connection = await self._link(key).ready()
+        answer = await connection.call(request, body, trailer=trailer)
+        answer.body.cancel()
 
     def _writer(self) -> bytes:
         """Return a writer's id that no other put has: two puts of one path must differ."""
