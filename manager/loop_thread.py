@@ -25,6 +25,8 @@ class LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
+        self.loop.run_until_complete(_ended())
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the loop and return its result."""
@@ -111,6 +113,14 @@ def callbacks() -> concurrent.futures.ThreadPoolExecutor:
         if _callback_pool is None:
             _callback_pool = concurrent.futures.ThreadPoolExecutor(1, "alpyne-callbacks")
         return _callback_pool
+
+
+async def _ended() -> None:
+    """Cancel what still runs on the loop, and wait for its end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _drop(thread: LoopThread, items: AsyncIterator[Any]) -> None:
