@@ -212,8 +212,9 @@ def test_revocation_ends_an_open_transfer(
     run(scene())
 
 
-def test_bearer_reads_with_a_ticket_until_its_device_is_revoked(
-    cluster: LocalCluster, owner: Any, person: Any, bearer: Bearer, run: Run
+@pytest.mark.parametrize("what", ["account", "device"])
+def test_bearer_reads_with_a_ticket_until_who_signed_it_is_revoked(
+    cluster: LocalCluster, owner: Any, person: Any, bearer: Bearer, run: Run, what: str
 ) -> None:
     node = cluster.start("data", "--registration", "open")
     alice = person()
@@ -231,7 +232,11 @@ def test_bearer_reads_with_a_ticket_until_its_device_is_revoked(
         await reader.call(access.ShowTicket(ticket.encode()))
         answer = await reader.call(data.GetObject(cid, "a/b", ticket=ticket.serial))
         assert await answer.body.read(100) == b"hello"
-        await admin.call(access.RevokeDevice(alice.key, alice.device.noise_public))
+        revocations: dict[str, Message] = {
+            "account": access.RevokeAccount(alice.key),
+            "device": access.RevokeDevice(alice.key, alice.device.noise_public),
+        }
+        await admin.call(revocations[what])
         async with asyncio.timeout(WITHIN_S):
             await reader.wait_closed()
         return ticket

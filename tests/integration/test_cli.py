@@ -68,6 +68,21 @@ def marked_processes(mark: str) -> list[int]:
     return [one.pid for one in every if mark in " ".join(one.info["cmdline"] or [])]
 
 
+def test_nodes_shows_score_load_slots_and_health(alpyne: Alpyne) -> None:
+    code, out, _ = alpyne("nodes")
+    titles, *lines = (line.split() for line in out.splitlines())
+    assert code == 0
+    assert titles[:7] == ["NODE", "KIND", "HEALTH", "SCORE", "SLOTS", "QUEUED", "LOAD"]
+    worker, disk = lines
+    assert worker[:3] == ["worker", "compute", "well"]
+    assert float(worker[3].lstrip("~")) > 0
+    assert worker[4:6] == ["0/2", "0"]
+    assert float(worker[6]) >= 0
+    assert disk[:3] == ["disk", "data", "well"]
+    rows = {row["node"]: row for row in json.loads(alpyne("nodes", "--json")[1])}
+    assert (rows["worker"]["slots"], rows["worker"]["busy_slots"]) == (2, 0)
+
+
 def test_run_gives_all_words_behind_the_file_to_main(alpyne: Alpyne) -> None:
     code, out, _ = alpyne("run", "program.py", "--seed", "7", "--json")
     assert (code, out) == (0, "got --seed 7 --json\n{'words': ['--seed', '7', '--json']}\n")
