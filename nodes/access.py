@@ -22,6 +22,13 @@ from alpyne_proto.registry import Message, State
 from alpyne_proto.ticket import Ticket, Verb
 
 TICKETS_PER_CONNECTION = 1024
+CONNECTIONS_PER_ACCOUNT = 128  # of the 512 that a node takes: no account keeps the others out
+
+
+_CROWDED = (
+    f"the account has {CONNECTIONS_PER_ACCOUNT} connections to this node, those of its jobs "
+    "included; end some of its programs"
+)
 
 
 class Clock(Protocol):
@@ -112,8 +119,21 @@ class Access:
         self._peers.pop(connection, None)
 
     def _open(self, connection: Connection, account: Account) -> None:
+        if self._is_crowded(account.key):
+            connection.close_nowait(ErrorCode.TOO_BUSY, _CROWDED)
+            return
         connection.account = account.key
         connection.promote(State.OPEN, account.role)
+
+    def _is_crowded(self, account: bytes) -> bool:
+        """Return whether ``account`` has all the connections that it may have, bearers included."""
+        served = sum(
+            connection.account == account
+            if connection.state is State.OPEN
+            else any(ticket.account == account for ticket in peer.tickets.values())
+            for connection, peer in self._peers.items()
+        )
+        return served >= CONNECTIONS_PER_ACCOUNT
 
     # --- what handlers ask ------------------------------------------------------------------
 
@@ -214,6 +234,8 @@ class Access:
             self._check_served(ticket)
         except TicketInvalid as error:
             raise RequestFailed(ErrorCode.TICKET_INVALID, str(error)) from None
+        if not peer.tickets and self._is_crowded(ticket.account):
+            raise RequestFailed(ErrorCode.OVERLOADED, _CROWDED, retryable=True)
         peer.tickets[ticket.serial] = ticket
         if connection.state is State.UNKNOWN:
             connection.promote(State.BEARER, AccountRole.NONE)

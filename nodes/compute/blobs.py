@@ -12,6 +12,7 @@ import contextlib
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from alpyne_proto.errors import ErrorCode, Outcome, RequestFailed
 
 UNUSED_S = 86_400.0  # a blob without a job stays so long after its last use
 ARRIVING_S = 600.0  # and at least so long, even where room is needed: its jobs are on their way
+BLOBS_MAX = 100_000  # of one account: many tiny ones take room that no quota of bytes counts
 _PART = ".part-"
 
 
@@ -40,7 +42,7 @@ class BlobStore:
         self._folder = folder
         self._clock_s = clock_s
         self._blobs: dict[bytes, dict[bytes, _Blob]] = {}
-        self._reserved: dict[bytes, int] = {}  # bytes of blobs that are arriving
+        self._kept: Counter[bytes] = Counter()  # bytes by account, arriving ones included
 
     def open(self) -> None:
         """Read the folder, make it where it is missing, and delete what had not arrived whole."""
@@ -55,13 +57,13 @@ class BlobStore:
                 if sha256 is not None:
                     status = file.stat()
                     blobs[sha256] = _Blob(status.st_size, status.st_mtime)
+                    self._kept[account] += status.st_size
                 elif file.name.startswith(_PART):
                     file.unlink()
 
     def kept(self, account: bytes) -> int:
         """Return the bytes that the account keeps, those included that are arriving."""
-        blobs = self._blobs.get(account, {})
-        return sum(blob.size for blob in blobs.values()) + self._reserved.get(account, 0)
+        return self._kept[account]
 
     def missing(self, account: bytes, hashes: Iterable[bytes]) -> tuple[bytes, ...]:
         """Return those of ``hashes`` that the account has not sent; the others count as used."""
@@ -93,18 +95,23 @@ class BlobStore:
         """Take a blob from ``body`` and return when it is durable.
 
         ``quota_bytes``: None = no limit. ``in_use``: the hashes that the account's jobs name.
-        Raises RequestFailed: QUOTA_EXCEEDED, BAD_REQUEST for another size, DIGEST_MISMATCH.
+        Raises RequestFailed: QUOTA_EXCEEDED (too many bytes, or blobs), BAD_REQUEST for another
+        size, DIGEST_MISMATCH.
         """
         if not self.missing(account, (sha256,)):
             body.cancel(ErrorCode.NO_ERROR, "this blob is here already")
             return
         self._make_room(account, size, quota_bytes, used_elsewhere, in_use)
-        self._reserved[account] = self._reserved.get(account, 0) + size
+        self._kept[account] += size
         try:
             await self._receive(account, sha256, size, body)
-        finally:
-            self._reserved[account] -= size
-        self._blobs.setdefault(account, {})[sha256] = _Blob(size, self._clock_s())
+        except BaseException:
+            self._kept[account] -= size
+            raise
+        blobs = self._blobs.setdefault(account, {})
+        if sha256 in blobs:  # it arrived twice at the same time
+            self._kept[account] -= size
+        blobs[sha256] = _Blob(size, self._clock_s())
 
     async def drop_unused(self, in_use: Callable[[bytes], set[bytes]]) -> None:
         """Delete what nobody has used for a day; ``in_use``: an account's hashes that jobs name."""
@@ -124,18 +131,27 @@ class BlobStore:
         used_elsewhere: int,
         in_use: Callable[[], set[bytes]],
     ) -> None:
-        if quota_bytes is None:
-            return
-        lacking = self.kept(account) + used_elsewhere + size - quota_bytes
-        if lacking <= 0:
+        kept = self._blobs.get(account, {})
+        lacking = 0
+        if quota_bytes is not None:
+            lacking = self.kept(account) + used_elsewhere + size - quota_bytes
+        if lacking <= 0 and len(kept) < BLOBS_MAX:
             return
         named = in_use()
         now_s = self._clock_s()
-        blobs = sorted(self._blobs.get(account, {}).items(), key=lambda entry: entry[1].used_s)
-        for sha256, blob in blobs:
-            if lacking > 0 and sha256 not in named and now_s - blob.used_s > ARRIVING_S:
+        for sha256, blob in sorted(kept.items(), key=lambda entry: entry[1].used_s):
+            if lacking <= 0 and len(kept) < BLOBS_MAX:
+                return
+            if sha256 not in named and now_s - blob.used_s > ARRIVING_S:
                 self._delete(account, sha256)
                 lacking -= blob.size
+        if len(kept) >= BLOBS_MAX:
+            raise RequestFailed(
+                ErrorCode.QUOTA_EXCEEDED,
+                f"blob: the account keeps {BLOBS_MAX} here, of which none has been unused for "
+                f"{ARRIVING_S:.0f} s; send small payloads with their jobs, or wait",
+                retryable=True,
+            )
         if lacking > 0:
             raise RequestFailed(
                 ErrorCode.QUOTA_EXCEEDED,
@@ -171,7 +187,7 @@ class BlobStore:
                 os.unlink(part)
 
     def _delete(self, account: bytes, sha256: bytes) -> None:
-        del self._blobs[account][sha256]
+        self._kept[account] -= self._blobs[account].pop(sha256).size
         with contextlib.suppress(FileNotFoundError):
             self.path(account, sha256).unlink()
 

@@ -148,3 +148,25 @@ def test_restart_deletes_blobs_that_had_not_arrived_whole(blobs: BlobStore, tmp_
     again.open()
     assert not part.exists()
     assert again.kept(ALICE) == 4
+
+
+def test_number_of_blobs_is_bounded_without_a_quota_of_bytes_too(
+    blobs: BlobStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alpyne_grid.nodes.compute.blobs.BLOBS_MAX", 2)
+    first = asyncio.run(put(blobs, b"1"))
+    second = asyncio.run(put(blobs, b"2"))
+    assert code_of(lambda: put(blobs, b"3")) is ErrorCode.QUOTA_EXCEEDED
+    asyncio.run(put(blobs, b"3", BOB))
+    clock.now_s += ARRIVING_S + 1
+    asyncio.run(put(blobs, b"3", in_use=lambda: {first}))
+    assert blobs.missing(ALICE, (first, second)) == (second,)
+    assert blobs.kept(ALICE) == 2
+
+
+def test_blob_that_arrives_twice_at_the_same_time_counts_once(blobs: BlobStore) -> None:
+    async def main() -> None:
+        await asyncio.gather(put(blobs, b"data"), put(blobs, b"data"))
+        assert blobs.kept(ALICE) == 4
+
+    run(main())
