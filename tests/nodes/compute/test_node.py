@@ -339,6 +339,34 @@ def test_node_answers_foreign_ids_exactly_like_unknown_ones(
     asyncio.run(main())
 
 
+def test_node_takes_nothing_from_foreign_jobs_when_their_ids_and_hashes_are_named(
+    node_of: NodeOf, manager: Any, another: Callable[..., Any], program: Callable[[str], bytes]
+) -> None:
+    async def main() -> None:
+        other = another()
+        async with node_of(manager, other) as node:
+            await manager.dial(node)
+            await other.dial(node)
+            blob = program("def main(): return 'theirs'  # " + "x" * 2_000_000)
+            sha256 = hashlib.sha256(blob).digest()
+            await manager.connection.call(PutBlob(sha256, len(blob)), blob)
+            theirs = manager.spec(payload_sha256=sha256)
+            await manager.send((theirs, b""))
+            assert await manager.value(theirs) == "theirs"
+            for name in (sha256, os.urandom(32)):  # a foreign program is asked for as any other
+                (answer,) = await other.send((other.spec(payload_sha256=name), b""))
+                assert (answer.verdict, answer.missing) == (Verdict.NEED_BLOB, (name,))
+            mine = replace(theirs, payload_sha256=b"")  # and a foreign id is free
+            (answer,) = await other.send((mine, program("def main(): return 'mine'")))
+            assert answer.verdict is Verdict.ACCEPTED
+            assert await other.value(mine) == "mine"
+            assert await manager.value(theirs) == "theirs"
+            listed = await manager.rows(ListJobs(journal=manager.journal), kind=JobRow)
+            assert [row.job_id for row in listed] == [theirs.job_id]
+
+    asyncio.run(main())
+
+
 def test_node_refuses_bad_submissions_and_serves_the_next_one(
     node_of: NodeOf, manager: Any, program: Callable[[str], bytes]
 ) -> None:
