@@ -6,6 +6,7 @@ deep nesting and extension types; all of these are refused here.
 
 import struct as _struct
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 import msgpack
@@ -14,6 +15,7 @@ from alpyne_proto import limits
 from alpyne_proto.errors import CodecError, LocalProtocolError
 from alpyne_proto.registry import MESSAGES, Message, Shape, Spec, build, to_map
 
+_SHORT = 16  # bytes of meta; one with an id has more
 _ROW = _struct.Struct(">HI")
 _MessageT = TypeVar("_MessageT", bound=Message)
 
@@ -93,11 +95,17 @@ def encode(message: Message) -> bytes:
     return meta
 
 
-def decode(meta: bytes | memoryview, shapes: Iterable[Shape], *, lenient: bool) -> Message:
+def decode(meta: bytes | memoryview, shapes: tuple[Shape, ...], *, lenient: bool) -> Message:
     """Return the message in ``meta``, which must be of one of ``shapes``.
 
     ``lenient``: skip unknown odd keys (state OPEN only). Raises CodecError.
     """
+    if len(meta) <= _SHORT:
+        return _decode_short(bytes(meta), shapes, lenient)
+    return _decode(meta, shapes, lenient)
+
+
+def _decode(meta: bytes | memoryview, shapes: tuple[Shape, ...], lenient: bool) -> Message:
     plain = unpack_map(meta)
     code = plain.pop(0, None)
     spec = MESSAGES.get(code) if type(code) is int else None
@@ -105,6 +113,10 @@ def decode(meta: bytes | memoryview, shapes: Iterable[Shape], *, lenient: bool) 
         raise CodecError(f"meta: message code {code!r:.20} is not known here")
     result: Message = build(spec, plain, spec.name, lenient=lenient)
     return result
+
+
+# Messages cannot be changed, and those without an id are the same few bytes again and again.
+_decode_short = lru_cache(maxsize=256)(_decode)
 
 
 def decode_as(meta: bytes | memoryview, cls: type[_MessageT], *, lenient: bool) -> _MessageT:
