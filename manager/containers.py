@@ -163,7 +163,8 @@ class Containers:
                 }
                 raise NotEnoughCopies(
                     f"container {wanted.name!r}: {len(kept)} of its members took it, "
-                    f"{wanted.copies} are needed: {failures}",
+                    f"{wanted.copies} are needed: {NotEnoughCopies.reasons(failures)}; start the "
+                    "nodes and try again",
                     failures=failures,
                 )
             break

@@ -35,6 +35,7 @@ AlpyneError
     └── UnsafePath              a path that would leave its folder
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alpyne_proto.errors import AlpyneError, ErrorCode
@@ -268,6 +269,14 @@ class NotEnoughCopies(ObjectError):
         super().__init__(text)
         self.holders = holders
         self.failures = failures or {}
+
+    @staticmethod
+    def reasons(failures: Mapping[str, str]) -> str:
+        """Return why which nodes failed, each reason once: "one, two: reason; three: another"."""
+        nodes: dict[str, list[str]] = {}
+        for node, reason in failures.items():
+            nodes.setdefault(reason, []).append(node)
+        return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in nodes.items())
 
 
 class MaybeStale(ObjectError):

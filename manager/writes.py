@@ -216,10 +216,12 @@ class _Copies:
             return tuple(self.holders)
         failures = {self._nodes.node_name(key): str(e) for key, e in self.failures.items()}
         holders = tuple(self._nodes.node_name(key) for key in self.holders)
+        refused = all(isinstance(error, RequestFailed) for error in self.failures.values())
+        remedy = "then put it again" if refused and failures else "start the nodes and put it again"
         raise NotEnoughCopies(
             f"object {self._path!r}: {len(holders)} of {copies} copies could be made; version "
-            f"{self._version[0]} is on {', '.join(holders) or 'no node'}; failed: {failures}; "
-            "start the nodes and put it again",
+            f"{self._version[0]} is on {', '.join(holders) or 'no node'}; failed: "
+            f"{NotEnoughCopies.reasons(failures)}; {remedy}",
             holders=holders,
             failures=failures,
         )

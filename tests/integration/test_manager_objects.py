@@ -303,6 +303,26 @@ def test_put_says_what_exists_when_there_are_too_few_members(
     assert container.get("p", allow_stale=True) == b"x"
 
 
+def test_put_says_what_to_do_when_the_accounts_quota_is_full(
+    own: LocalCluster, tmp_path: Path
+) -> None:
+    options = ("--registration", "open", "--open-quota-bytes", str(MIB))
+    small = [own.add("data", *options) for _ in range(2)]
+    own.start_all(small)
+    guest = tmp_path / "guest"
+    create_account(guest)
+    with Manager.connect([node.address for node in small], home=guest) as grid:
+        container = grid.container("c", copies=2)
+        container.put("fits", os.urandom(900_000))
+        with pytest.raises(NotEnoughCopies, match="0 of 2 copies") as raised:
+            container.put("does not", os.urandom(900_000))
+        assert container.get("fits") != b""
+    text = str(raised.value)
+    assert text.count("900000 bytes do not fit: 900000 of 1048576 bytes are used") == 1
+    assert "delete objects" in text
+    assert "start the nodes" not in text
+
+
 def test_read_is_newest_when_the_node_with_the_old_version_alone_is_back(
     own: LocalCluster, own_grid: Manager
 ) -> None:
