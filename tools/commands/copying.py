@@ -99,7 +99,8 @@ async def _put_file(
         total = _size(file) * (await container.describe()).copies
         async with byte_bar(grid, f"put {file.name}", total, sending=True):
             item = await container.put(place.path, file, if_absent=if_absent)
-    note(f"{place}: {size_text(item.size)} at {len(item.holders)} nodes")
+    copies = len(item.holders)
+    note(f"{place}: {size_text(item.size)}, {copies} {'copy' if copies == 1 else 'copies'}")
     return object_as_dict(place.container, item)
 
 
