@@ -13,7 +13,7 @@ from pathlib import Path
 
 from alpyne_grid.nodes.errors import StateError
 
-from alpyne_grid.durable import try_lock, write_durably
+from alpyne_grid.durable import sync_folder, try_lock, write_durably
 from alpyne_proto.keys import NodeIdentity
 
 
@@ -27,7 +27,10 @@ class StateFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            missing = [each for each in (path, *path.parents) if not each.exists()]
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for made in missing:
+                sync_folder(made.parent)  # else a power cut may take all that is acknowledged
         except OSError as error:
             raise StateError(
                 f"state folder {path}: cannot be made ({error.strerror}); choose another by --state"

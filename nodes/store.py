@@ -34,7 +34,7 @@ CHECKPOINT_FORCED = 4  # times the bounds above: then without a quiet moment
 
 
 class StoreFailed(AlpyneError):
-    """A batch was not committed and has left nothing behind; the message says why."""
+    """A batch was not committed and has left nothing behind, or a query had no answer; says why."""
 
     code = ErrorCode.STORE_FAILED
 
@@ -170,8 +170,16 @@ class CommitStore:
         await future
 
     def read(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return all rows of a query, on a connection of its own: it sees what is committed."""
-        return self._reader.execute(sql, args).fetchall()
+        """Return all rows of a query, on a connection of its own: it sees what is committed.
+
+        Raises StoreFailed where the file is damaged or cannot be read.
+        """
+        try:
+            return self._reader.execute(sql, args).fetchall()
+        except sqlite3.Error as error:
+            raise StoreFailed(
+                f"store {self._path}: cannot be read ({error}); restore it from a backup"
+            ) from None
 
     async def close(self) -> None:
         """Commit what is queued, checkpoint, and close the file; callbacks still run."""

@@ -13,13 +13,15 @@ from typing import Any
 from alpyne_grid.nodes.compute import job_events as ev
 from alpyne_grid.nodes.compute.admission import ROW_BYTES
 from alpyne_grid.nodes.compute.job import Job, Result, Settled
-from alpyne_grid.nodes.store import CommitStore, Rows, Schema, Statement
+from alpyne_grid.nodes.store import CommitStore, Rows, Schema, Statement, StoreFailed
+from alpyne_grid.wire import Log
 
 from alpyne_proto.codec import decode, encode
 from alpyne_proto.errors import CodecError
 from alpyne_proto.messages.compute import Cause, JobSpec, JobState
 from alpyne_proto.registry import Shape
 
+_log = Log("compute.store")
 GATHER_S = 0.002  # for short jobs and their results to share a commit, behind what is to be sent
 NUMBERS_MAX = 10_000  # parameters of one DELETE
 
@@ -107,8 +109,7 @@ class JobStore:
 
     def payload(self, job: Job) -> bytes | None:
         """Return a job's payload from its row, or None where the row is gone."""
-        rows = self._store.read("SELECT payload FROM jobs WHERE number = ?", (job.number,))
-        return rows[0][0] if rows else None
+        return self._one("SELECT payload FROM jobs WHERE number = ?", job)
 
     def result(self, job: Job) -> bytes | None:
         """Return the bytes of a finished job's result that is in its row; None for none there."""
@@ -117,7 +118,15 @@ class JobStore:
             return None
         if len(result.data) == result.size:
             return result.data
-        rows = self._store.read("SELECT result FROM job_ends WHERE number = ?", (job.number,))
+        return self._one("SELECT result FROM job_ends WHERE number = ?", job)
+
+    def _one(self, sql: str, job: Job) -> bytes | None:
+        """Return a value of the job's row; None where it is gone, or damaged on the disk."""
+        try:
+            rows = self._store.read(sql, (job.number,))
+        except StoreFailed as error:
+            _log.error("row_not_read", job=job.spec.job_id, error=error)
+            return None
         return rows[0][0] if rows else None
 
     def _read_jobs(self) -> Iterator[tuple[int, Job | None]]:

@@ -33,6 +33,7 @@ from alpyne_grid.nodes.errors import StateError
 from alpyne_grid.nodes.host import NodeHost
 from alpyne_grid.wire import Log, Request
 
+from alpyne_grid.durable import sync_folder
 from alpyne_proto.address import Address
 from alpyne_proto.messages.access import GetStatus, NodeStatus
 from alpyne_proto.messages.compute import LoadEvent
@@ -160,6 +161,7 @@ class ComputeNode:
         stores.results.open(
             {j.number: j.attempt for j in jobs if j.result is not None and not j.result.in_row}
         )
+        await asyncio.to_thread(sync_folder, self._host.state.path)  # the names of new folders
         runner.handle(ev.JobsRestored(jobs))
         for account in {job.account for job in jobs}:
             if not self._host.access.serves(account):

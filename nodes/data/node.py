@@ -18,6 +18,7 @@ from alpyne_grid.nodes.host import NodeHost
 from alpyne_grid.wire import Request
 from alpyne_grid.wire.log import Log
 
+from alpyne_grid.durable import sync_folder
 from alpyne_proto.address import Address
 from alpyne_proto.messages.access import Attribute, GetStatus, NodeStatus
 from alpyne_proto.messages.hello import NodeKind
@@ -64,6 +65,7 @@ class DataNode:
         try:
             folder = self._config.state / "objects"
             folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(folder.parent)
             backend = self._backend = self._make_backend(BackendSetup(folder, host.store))
             await backend.start()
             table = ObjectTable(await backend.usages())

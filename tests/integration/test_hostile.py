@@ -1,6 +1,8 @@
 """What hostile accounts and strangers try at real daemons, while others are served as before."""
 
+import contextlib
 import os
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,6 +26,11 @@ def key_of(daemon: Daemon) -> bytes:
     return Address.parse(daemon.address).key
 
 
+async def close_all(*connections: Connection) -> None:
+    for connection in connections:
+        await connection.close()
+
+
 def test_account_cannot_take_all_connections_of_a_node(
     cluster: LocalCluster, person: Any, bearer: Bearer, owner: Any, run: Run
 ) -> None:
@@ -45,9 +52,13 @@ def test_account_cannot_take_all_connections_of_a_node(
             await peer.call(access.ShowTicket(ticket.encode()))
         assert caught.value.code is ErrorCode.OVERLOADED
         assert all(connection.is_open for connection in held)
-        assert (await other.dial(node)).state is State.UNKNOWN
+        stranger = await other.dial(node)
+        assert stranger.state is State.UNKNOWN
+        await stranger.close()
         await held.pop().close()
-        assert (await greedy.dial(node)).state is State.OPEN
+        held.append(await greedy.dial(node))
+        assert held[-1].state is State.OPEN
+        await close_all(*held, peer)
 
     run(scene())
 
@@ -64,8 +75,10 @@ def test_strangers_keep_no_account_out(
             crowd = await stranger.dial(node, timeout_s=2.0)
             await crowd.wait_closed()
             await crowd.wait_ready()
-        assert (await owner.dial(node)).state is State.OPEN
+        admin = await owner.dial(node)
+        assert admin.state is State.OPEN
         assert all(connection.is_open for connection in held)
+        await close_all(*held, admin)
 
     run(scene())
 
@@ -87,3 +100,22 @@ def test_second_daemon_on_a_folder_is_refused_and_the_first_goes_on(
 
     run(scene())
     second.stop()
+
+
+@pytest.mark.parametrize(("kind", "table"), [("compute", "jobs"), ("data", "data_containers")])
+def test_node_with_a_damaged_table_ends_with_what_to_do_and_no_traceback(
+    cluster: LocalCluster, kind: str, table: str
+) -> None:
+    node = cluster.start(kind)
+    node.stop()
+    database = node.state / "node.db"
+    with contextlib.closing(sqlite3.connect(database)) as opened:
+        ((page,),) = opened.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+    with open(database, "r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes([77]) * 4096)
+    node.launch()
+    assert node.process is not None
+    assert node.process.wait(20) == 1
+    assert "restore it from a backup" in node.log
+    assert "Traceback" not in node.log

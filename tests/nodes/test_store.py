@@ -280,3 +280,17 @@ def test_publish_makes_a_file_appear_under_its_name_only(tmp_path: Path) -> None
 
 def _nothing(error: StoreFailed | None) -> None:
     assert error is None
+
+
+def test_damaged_file_is_an_error_of_the_store_for_its_readers(path: Path) -> None:
+    async def main() -> None:
+        async with opened(path) as store:
+            await store.commit([(INSERT, (number, "x" * 500)) for number in range(100)])
+        content = bytearray(path.read_bytes())
+        content[10 * 4096 :] = os.urandom(len(content) - 10 * 4096)
+        path.write_bytes(content)
+        async with opened(path) as store:
+            with pytest.raises(StoreFailed, match="cannot be read"):
+                store.read("SELECT id, name FROM things")
+
+    run(main)

@@ -64,7 +64,7 @@ class ObjectCalls:
             answer, data = await self._answer(order)
         except AlpyneError as error:
             answer = _refusal(error.code, error)
-        except (OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - the worker waits for an answer, whatever failed
             answer = _refusal(ErrorCode.INTERNAL, error)
         if self._body is not None:
             self._body.drop()  # a write that failed may not have taken all of it

@@ -27,6 +27,7 @@ from alpyne_grid.nodes.compute.backends.sampler import MemorySampler
 from alpyne_grid.nodes.compute.backends.worker_handle import WorkerHandle, WorkerState
 from alpyne_grid.nodes.compute.worker import tree
 
+from alpyne_grid.durable import write_durably
 from alpyne_proto.messages.compute import Cause, JobState
 
 IDLE_MAX_S = 60.0  # an idle worker beyond those that are kept warm
@@ -227,7 +228,7 @@ class ProcessBackend:
         path = self._setup.folder / "mark"
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(secrets.token_hex(8))
+            write_durably(path, secrets.token_hex(8).encode())
         return path.read_text()
 
 
