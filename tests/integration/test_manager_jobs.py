@@ -291,7 +291,7 @@ def test_output_comes_while_the_job_runs_and_whole_after_re_attachment(
         delays.append(time.time() - float(printed))
         lines.append(text)
     assert lines == [f"line {n}" for n in range(8)]
-    assert sorted(delays)[len(delays) // 2] < 0.5
+    assert sorted(delays)[-2] < 0.5  # a busy machine may hold one up
     other_home = tmp_path / "other machine"
     other_home.mkdir()
     shutil.copy(shared.home / "account", other_home / "account")
