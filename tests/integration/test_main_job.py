@@ -3,9 +3,12 @@
 import re
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from alpyne_grid.manager import Statistics
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "code_report" / "code_report.py"
 
@@ -41,3 +44,41 @@ def test_main_job_says_what_is_wrong_with_a_folder_without_programs(tmp_path: Pa
     assert done.returncode == 1
     assert "expected at least 8 Python files (*.py), found 0; name another folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class Said:
+    """A screen that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+GOOD = Statistics((), *(0 for _ in fields(Statistics)[1:]))
+GOOD = replace(GOOD, moved=1, failed_over_reads=1, to_compute=49)
+
+
+@pytest.mark.parametrize(
+    ("statistics", "same", "code", "said"),
+    [
+        (GOOD, True, 0, "verified in 1.0 s"),
+        (replace(GOOD, failed_over_reads=0, jobs_failed_over_reads=1), True, 0, "verified in"),
+        (GOOD, False, 1, "wrong: the report is not that of the serial run"),
+        (replace(GOOD, moved=0), True, 1, "wrong: no job was moved"),
+        (replace(GOOD, failed_over_reads=0), True, 1, "wrong: no read failed over"),
+        (replace(GOOD, to_compute=50), True, 1, "wrong: 5.0% of the input"),
+    ],
+)
+def test_main_job_is_verified_only_when_all_that_it_promises_came_true(
+    monkeypatch: pytest.MonkeyPatch, statistics: Statistics, same: bool, code: int, said: str
+) -> None:
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import ending  # type: ignore[import-not-found]
+
+    screen: Any = Said()
+    outcome = ending.Outcome(same, statistics, {}, 1000, 1.0)
+    assert ending.verdict(screen, outcome) == code
+    assert any(line.startswith(said) for line in screen.lines), screen.lines
+    assert any(line.startswith("not verified") for line in screen.lines) is bool(code)
