@@ -213,6 +213,9 @@ class Access:
         )
 
         def registered() -> None:
+            if account.key not in self.table.accounts:  # by a request before, which was not stored
+                _not_stored(request)
+                return
             if connection.state is not State.OPEN:
                 self._open(connection, account)
             request.reply_nowait(messages.Registered(account.role, account.quota_bytes))
@@ -256,7 +259,14 @@ class Access:
         assert isinstance(message, messages.CreateInvitation)
         code = self._random(16)
         not_after = self._clock_s() + message.life_s
-        change = self.table.invite(code, message.role, message.quota_bytes, message.note, not_after)
+        change = self.table.invite(
+            code,
+            message.role,
+            message.quota_bytes,
+            message.note,
+            not_after=not_after,
+            now_s=self._clock_s(),
+        )
         answer = messages.Invitation(code, not_after)
         self._commit(request, change, lambda: request.reply_nowait(answer))
 
@@ -320,20 +330,13 @@ class Access:
     # --- parts ------------------------------------------------------------------------------
 
     def _commit(self, request: Request, change: Change, then: Callable[[], None]) -> None:
-        if not change.statements:
-            then()
-            return
-
+        # Also where there is nothing to store: what stood there may not be committed yet.
         def done(error: BaseException | None) -> None:
             if error is None:
                 then()
                 return
             change.undo()
-            request.fail(
-                ErrorCode.STORE_FAILED,
-                "the node could not store the change; nothing was changed; try again later",
-                retryable=True,
-            )
+            _not_stored(request)
 
         self._persist(change, done)
 
@@ -363,3 +366,11 @@ class Access:
             raise RequestFailed(
                 ErrorCode.NOT_PERMITTED, "only an administrator of this node may do this"
             )
+
+
+def _not_stored(request: Request) -> None:
+    request.fail(
+        ErrorCode.STORE_FAILED,
+        "the node could not store the change; nothing was changed; try again later",
+        retryable=True,
+    )

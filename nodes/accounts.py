@@ -68,14 +68,13 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """An invitation; only the hash of its code is kept. ``used_by`` empty: still open."""
+    """An invitation that nobody has used yet; only the hash of its code is kept."""
 
     code_hash: bytes
     role: AccountRole
     quota_bytes: int
     note: str
     not_after: int
-    used_by: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +114,10 @@ class AccountTable:
                 key, AccountRole(role), name, registered_at, quota, bool(revoked)
             )
         for code_hash, role, quota, note, not_after, used_by in invitations:
-            self.invitations[code_hash] = Invitation(
-                code_hash, AccountRole(role), quota, note, not_after, used_by
-            )
+            if not used_by:
+                self.invitations[code_hash] = Invitation(
+                    code_hash, AccountRole(role), quota, note, not_after
+                )
         self.revoked_devices.update((account, device) for account, device, _ in revoked_devices)
 
     def adopt_owners(self, now_s: int) -> Change:
@@ -186,7 +186,7 @@ class AccountTable:
     ) -> tuple[Account, Change]:
         code_hash = self.invitation_hash(code)
         invitation = self.invitations.get(code_hash)
-        if invitation is None or invitation.used_by or invitation.not_after < now_s:
+        if invitation is None or invitation.not_after < now_s:
             # One text for all three, so that a guess learns nothing.
             raise RequestFailed(
                 ErrorCode.INVITATION_INVALID,
@@ -194,7 +194,7 @@ class AccountTable:
             )
         account = Account(key, invitation.role, name, now_s, invitation.quota_bytes)
         self.accounts[key] = account
-        self.invitations[code_hash] = replace(invitation, used_by=key)
+        del self.invitations[code_hash]
 
         def undo() -> None:
             self._forget(key)
@@ -204,7 +204,14 @@ class AccountTable:
         return account, Change((_save_account(account), use), undo)
 
     def invite(
-        self, code: bytes, role: AccountRole, quota_bytes: int, note: str, not_after: int
+        self,
+        code: bytes,
+        role: AccountRole,
+        quota_bytes: int,
+        note: str,
+        *,
+        not_after: int,
+        now_s: int,
     ) -> Change:
         """Keep an invitation under the hash of ``code``; RequestFailed where it may not be."""
         if self.registration is Registration.OWNERS:
@@ -215,6 +222,9 @@ class AccountTable:
             )
         if role not in (AccountRole.USER, AccountRole.ADMIN):
             raise RequestFailed(ErrorCode.BAD_REQUEST, "role: expected USER or ADMIN")
+        if len(self.invitations) >= INVITATIONS_MAX:
+            kept = {h: one for h, one in self.invitations.items() if one.not_after >= now_s}
+            self.invitations = kept
         if len(self.invitations) >= INVITATIONS_MAX:
             raise RequestFailed(ErrorCode.OVERLOADED, "this node keeps no more invitations")
         invitation = Invitation(

@@ -1,6 +1,7 @@
 """The account table: who is known, and what makes it durable."""
 
 import pytest
+from alpyne_grid.nodes import accounts as accounts_module
 from alpyne_grid.nodes.accounts import AccountTable
 from alpyne_grid.nodes.config import Registration
 
@@ -48,7 +49,7 @@ def test_table_refuses_a_key_without_invitation_when_administered() -> None:
 
 def test_invitation_admits_once_and_only_once() -> None:
     accounts = table(Registration.ADMINISTERED)
-    accounts.invite(CODE, AccountRole.USER, 0, "for alice", not_after=100)
+    accounts.invite(CODE, AccountRole.USER, 0, "for alice", not_after=100, now_s=1)
     account, change = accounts.register(ALICE, "alice", CODE, 100)
     assert account.quota_bytes == 1000
     assert len(change.statements) == 2
@@ -57,7 +58,7 @@ def test_invitation_admits_once_and_only_once() -> None:
 
 def test_invitation_is_open_again_when_its_use_could_not_be_stored() -> None:
     accounts = table(Registration.ADMINISTERED)
-    accounts.invite(CODE, AccountRole.USER, 0, "", not_after=100)
+    accounts.invite(CODE, AccountRole.USER, 0, "", not_after=100, now_s=1)
     _, change = accounts.register(ALICE, "", CODE, 50)
     change.undo()
     assert accounts.register(BOB, "", CODE, 50)[0].key == BOB
@@ -65,21 +66,40 @@ def test_invitation_is_open_again_when_its_use_could_not_be_stored() -> None:
 
 def test_invitation_is_refused_when_expired() -> None:
     accounts = table(Registration.ADMINISTERED)
-    accounts.invite(CODE, AccountRole.USER, 0, "", not_after=100)
+    accounts.invite(CODE, AccountRole.USER, 0, "", not_after=100, now_s=1)
     assert code_of(lambda: accounts.register(ALICE, "", CODE, 101)) is ErrorCode.INVITATION_INVALID
 
 
 def test_invitation_is_refused_at_another_node() -> None:
     here, there = table(Registration.ADMINISTERED), table(Registration.ADMINISTERED, b"m" * 32)
-    change = here.invite(CODE, AccountRole.USER, 0, "", not_after=100)
+    change = here.invite(CODE, AccountRole.USER, 0, "", not_after=100, now_s=1)
     row = change.statements[0][1]
     there.load([], [row], [])  # even where the other node's row was copied
     assert code_of(lambda: there.register(ALICE, "", CODE, 7)) is ErrorCode.INVITATION_INVALID
 
 
 def test_invitation_keeps_no_code() -> None:
-    change = table(Registration.ADMINISTERED).invite(CODE, AccountRole.USER, 0, "", 100)
+    change = table(Registration.ADMINISTERED).invite(
+        CODE, AccountRole.USER, 0, "", not_after=100, now_s=1
+    )
     assert CODE not in change.statements[0][1]
+
+
+def test_used_and_expired_invitations_leave_room_for_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accounts_module, "INVITATIONS_MAX", 2)
+    accounts = table(Registration.ADMINISTERED)
+    codes = [bytes([n]) * 16 for n in range(4)]
+    for code, not_after in zip(codes[:2], (10, 100), strict=True):
+        accounts.invite(code, AccountRole.USER, 0, "", not_after=not_after, now_s=1)
+    full = lambda now_s: accounts.invite(  # noqa: E731
+        codes[2], AccountRole.USER, 0, "", not_after=100, now_s=now_s
+    )
+    assert code_of(lambda: full(10)) is ErrorCode.OVERLOADED
+    full(11)
+    accounts.register(ALICE, "", codes[1], 12)
+    accounts.invite(codes[3], AccountRole.USER, 0, "", not_after=100, now_s=12)
 
 
 def test_revoked_account_is_refused_and_cannot_register_again() -> None:
