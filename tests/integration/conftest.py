@@ -1,7 +1,9 @@
 """Real daemons on loopback, and people with keys who talk to them over the bare wire."""
 
 import asyncio
+import importlib.util
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +22,17 @@ from alpyne_proto.ssh_keys import write_public_line
 from alpyne_proto.ticket import Ticket, Verb
 
 HOUR_S = 3600
+
+# Test files are imported by themselves; what several of them share is made importable here.
+for _name in ("grid_simulation", "rude_peer"):
+    if _name not in sys.modules:
+        _spec = importlib.util.spec_from_file_location(
+            _name, Path(__file__).with_name(f"{_name}.py")
+        )
+        assert _spec is not None
+        assert _spec.loader is not None
+        sys.modules[_name] = importlib.util.module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules[_name])
 
 
 @dataclass
@@ -110,10 +123,16 @@ def cluster(tmp_path: Path, owner: Person) -> Iterator[LocalCluster]:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def person() -> Callable[[], Person]:
     """Makes people."""
     return Person
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, person: Callable[[], Person]) -> Iterator[Any]:
+    """A compute and a data node for all tests that are rude to them; see rude_peer."""
+    yield from sys.modules["rude_peer"].started(tmp_path_factory.mktemp("site"), person)
 
 
 @pytest.fixture

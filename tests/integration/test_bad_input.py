@@ -40,7 +40,7 @@ def node(request: pytest.FixtureRequest, cluster: LocalCluster) -> Iterator[Daem
     yield daemon
     assert daemon.pid == pid
     assert daemon.stop() == 0
-    for word in ("Traceback", '"level":"error"', "uncaught", "handler_failed", "hook_failed"):
+    for word in ("Traceback", '"level": "error"', "uncaught", "handler_failed", "hook_failed"):
         assert word not in daemon.log
     written = {
         path for path in files_in(cluster.folder) - before if daemon.state not in path.parents

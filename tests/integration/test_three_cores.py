@@ -1,9 +1,6 @@
 """The three cores as one grid: each scenario told in virtual time (see grid_simulation)."""
 
-import importlib.util
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from alpyne_grid.manager import grid_events as g
@@ -11,19 +8,6 @@ from alpyne_grid.manager.grid_jobs import Phase
 from alpyne_grid.manager.grid_table import LOST_AFTER_S
 from alpyne_grid.manager.journal import Kind
 from alpyne_grid.nodes.compute.job import Settled
-
-from alpyne_proto.errors import ErrorCode
-from alpyne_proto.messages.compute import Cause, JobState
-
-# pytest's importlib mode leaves the folder out of the path.
-if "grid_simulation" not in sys.modules:
-    _spec = importlib.util.spec_from_file_location(
-        "grid_simulation", Path(__file__).with_name("grid_simulation.py")
-    )
-    assert _spec is not None
-    assert _spec.loader is not None
-    sys.modules["grid_simulation"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["grid_simulation"])
 from grid_simulation import (  # type: ignore[import-not-found]
     OWNER,
     ComputeNode,
@@ -31,6 +15,9 @@ from grid_simulation import (  # type: ignore[import-not-found]
     Grid,
     Script,
 )
+
+from alpyne_proto.errors import ErrorCode
+from alpyne_proto.messages.compute import Cause, JobState
 
 QUICK = Script(work_s=0.05)
 LARGE = Script(work_s=0.05, result_bytes=100_000)
