@@ -106,6 +106,23 @@ def test_subscriber_is_told_a_result_with_its_bytes(bench: Any) -> None:
     in_loop(main)
 
 
+def test_subscriber_is_not_told_of_a_job_that_was_replaced_before_its_news_went_out(
+    bench: Any,
+) -> None:
+    async def main() -> None:
+        stream = Stream()
+        subscriber = subscription(stream)
+        old = running(bench, 1)
+        subscriber.tell(old)
+        bench.accept(bench.spec(1, allocation=2))  # the first one is ended, and is nobody's news
+        bench.ended(bench.execution(1), state=JobState.KILLED)
+        assert (old.finished, old.end) == (True, b"")
+        subscriber.flush()
+        assert stream.rows == []
+
+    in_loop(main)
+
+
 def test_subscriber_gets_what_happens_together_in_one_write(make_bench: Any) -> None:
     async def main() -> None:
         bench, stream = make_bench(slots=4), Stream()
