@@ -121,7 +121,7 @@ class Reads:
 
     async def _pour(self, item: JobObject, attempts: "_Attempts", descriptor: int) -> bool:
         """Fill the file from one holder after the other; False where the bytes are damaged."""
-        sink = FileSink(descriptor, digest=True)
+        sink = FileSink(descriptor, digest=True, durable=True)
         try:
             while sink.size < item.size or not attempts.begun:
                 try:
