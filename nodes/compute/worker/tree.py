@@ -168,6 +168,7 @@ def end_all(
         reap()
         alive = [pid for pid in find() if is_alive(pid)]
         if not alive or time.monotonic() > deadline:
+            reap()  # those that died since
             return Receipt(len(ended) - len(alive), len(alive))
         time.sleep(SCAN_PAUSE_S)
 
