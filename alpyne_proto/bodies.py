@@ -19,6 +19,7 @@ QUEUE_MAX = 256 * 1024  # bytes of one stream that should wait here; the rest wa
 _DATA_HEAD = Struct(">BBHIIQ")  # frame header and offset of a DATA frame without meta
 _OPENED_ALONG = 1024  # body bytes of a request that goes early because a later one is more urgent
 _WORTH_SPLITTING = 16 * 1024  # a smaller rest of a record is left empty
+_END, _ZSTD = int(Flags.END), int(Flags.ZSTD)  # joining flags of an IntFlag is slow
 _NO_ROOM = -1
 _BLOCKED = 0
 
@@ -205,7 +206,7 @@ class Bodies:
         if stream.queued or stream.sending is not Sending.FINISHED:
             return 0
         stream.send(Outgoing.END)
-        return Flags.END
+        return _END
 
     def _cut(self, stream: Stream, size: int) -> tuple[list[Data], int]:
         """Take ``size`` bytes off a stream's queue; return them, and ZSTD if they are packed."""
@@ -228,7 +229,7 @@ class Bodies:
             return body, 0
         plain = body[0] if len(body) == 1 else b"".join(body)
         packed = self._compressor.compress(stream, plain)
-        return ([plain], 0) if packed is None else ([packed], Flags.ZSTD)
+        return ([plain], 0) if packed is None else ([packed], _ZSTD)
 
 
 def _fit(size: int, room: int) -> int:

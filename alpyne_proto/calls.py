@@ -80,7 +80,7 @@ class Calls:
         stream.head = head
         if want_ack:
             stream.awaits_ack = True
-            stream.head_flags = Flags.ACK
+            stream.head_flags = int(Flags.ACK)
         self._bodies.give(stream, payload)
         if end:
             stream.send(Outgoing.FINISH)

@@ -111,7 +111,7 @@ def _decode(meta: bytes | memoryview, shapes: tuple[Shape, ...], lenient: bool) 
     spec = MESSAGES.get(code) if type(code) is int else None
     if spec is None or spec.shape not in shapes:
         raise CodecError(f"meta: message code {code!r:.20} is not known here")
-    result: Message = build(spec, plain, spec.name, lenient=lenient)
+    result: Message = build(spec, plain, lenient=lenient)
     return result
 
 
@@ -125,7 +125,7 @@ def decode_as(meta: bytes | memoryview, cls: type[_MessageT], *, lenient: bool) 
     plain = unpack_map(meta)
     if spec.shape is not Shape.CONTROL and plain.pop(0, None) != spec.code:
         raise CodecError(f"meta: expected {spec.name} (code {spec.code:#x})")
-    result: _MessageT = build(spec, plain, spec.name, lenient=lenient)
+    result: _MessageT = build(spec, plain, lenient=lenient)
     return result
 
 
@@ -144,6 +144,12 @@ def join_row(meta: bytes, payload: bytes | memoryview = b"") -> bytes:
     return b"".join((_ROW.pack(len(meta), len(payload)), meta, payload))
 
 
+@lru_cache(maxsize=256)
+def _bounds(allowed: tuple[int, ...]) -> tuple[frozenset[int], int]:
+    """Return the codes as a set, and the most bytes of payload that one of these rows may have."""
+    return frozenset(allowed), max((MESSAGES[code].payload_max for code in allowed), default=0)
+
+
 class RowReader:
     """Rows out of a body that arrives in any pieces.
 
@@ -152,8 +158,7 @@ class RowReader:
     """
 
     def __init__(self, allowed: Iterable[int], *, lenient: bool = True) -> None:
-        self._allowed = frozenset(allowed)
-        self._most = max((MESSAGES[code].payload_max for code in self._allowed), default=0)
+        self._allowed, self._most = _bounds(tuple(allowed))
         self._lenient = lenient
         self._buffer = bytearray()
 

@@ -220,6 +220,8 @@ class Struct:
         return self.write(value)
 
 
+PACKED_AS_THEY_ARE = (Uint, Flag, Text, Blob)  # kinds whose ``plain`` changes nothing
+
 U8, U16, U32, U64 = Uint(8), Uint(16), Uint(32), Uint(64)
 FLAG, REAL = Flag(), Real()
 ID8, ID16, KEY32, HASH32, SIGNATURE64 = (

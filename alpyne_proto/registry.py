@@ -7,12 +7,13 @@ Key 0 holds the message's code.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from enum import Enum, IntEnum, IntFlag
 from typing import Any, ClassVar, TypeVar
 
 from alpyne_proto.errors import CodecError, LocalProtocolError
-from alpyne_proto.fields import Kind, Struct, refuse
+from alpyne_proto.fields import PACKED_AS_THEY_ARE, Kind, Struct, refuse
 
 
 class Role(IntFlag):
@@ -91,11 +92,23 @@ class Spec:
     body: bool  # whether raw bytes may follow as the body
     payload_max: int  # most bytes of a row's own payload
     fields: tuple[FieldSpec, ...]
-    by_key: dict[int, FieldSpec]
+    name: str = dataclasses.field(init=False)
+    # The fields once more, as the loops of the codec need them: these are the hottest of all.
+    writers: tuple[tuple[Any, ...], ...] = dataclasses.field(init=False, repr=False)
+    readers: dict[int, tuple[Any, ...]] = dataclasses.field(init=False, repr=False)
 
-    @property
-    def name(self) -> str:
-        return self.cls.__name__
+    def __post_init__(self) -> None:
+        fill = functools.partial(object.__setattr__, self)
+        fill("name", self.cls.__name__)
+        fill("writers", tuple(map(_writer, self.fields)))
+        fill("readers", {f.key: (f.name, f.kind.check, f.where) for f in self.fields})
+
+
+def _writer(field: FieldSpec) -> tuple[Any, ...]:
+    """Return what ``to_map`` needs of a field; no function for what is packed as it is."""
+    kind = field.kind
+    plain = None if isinstance(kind, PACKED_AS_THEY_ARE) else kind.plain
+    return field.key, field.name, field.required, field.default, kind.check, plain, field.where
 
 
 MESSAGES: dict[int, Spec] = {}
@@ -135,7 +148,6 @@ def message(
             body,
             payload_max,
             fields,
-            {field.key: field for field in fields},
         )
         cls.SPEC = spec  # type: ignore[attr-defined]
         MESSAGES[code] = spec
@@ -159,7 +171,6 @@ def struct(cls: _M) -> _M:
         False,
         0,
         fields,
-        {field.key: field for field in fields},
     )
     cls.SPEC = spec  # type: ignore[attr-defined]
     STRUCTS[cls.__name__] = spec
@@ -199,35 +210,34 @@ def _field_specs(cls: type) -> tuple[FieldSpec, ...]:
 def to_map(spec: Spec, value: Any) -> dict[int, Any]:
     """Return keys and plain values of ``value``; CodecError for a value out of bounds."""
     plain: dict[int, Any] = {}
-    for field in spec.fields:
-        held = getattr(value, field.name)
-        if not field.required and (held is field.default or held == field.default):
+    for key, name, required, default, check, pack, where in spec.writers:
+        held = getattr(value, name)
+        if not required and (held is default or held == default):
             continue
-        kind = field.kind
-        plain[field.key] = kind.plain(kind.check(held, field.where))
+        held = check(held, where)
+        plain[key] = held if pack is None else pack(held)
     return plain
 
 
-def build(spec: Spec, plain: Any, where: str, *, lenient: bool) -> Any:
+def build(spec: Spec, plain: Any, where: str = "", *, lenient: bool) -> Any:
     """Return the message that ``plain`` (a decoded map without key 0) stands for.
 
-    ``lenient`` skips unknown odd keys, as is legal in state OPEN; otherwise any unknown key raises.
-    Raises CodecError naming ``where`` and the field.
+    ``where``: names a nested map in errors. ``lenient`` skips unknown odd keys, as is legal in
+    state OPEN; otherwise any unknown key raises. Raises CodecError naming the message and field.
     """
     if type(plain) is not dict:
-        refuse(where, "a map", plain)
-    by_key = spec.by_key
-    is_outer = where == spec.name
+        refuse(where or spec.name, "a map", plain)
+    readers = spec.readers
     values: dict[str, Any] = {}
     for key, value in plain.items():
-        field = by_key.get(key)
-        if field is not None:
-            place = field.where if is_outer else f"{where}.{field.name}"
-            values[field.name] = field.kind.check(value, place)
+        reader = readers.get(key)
+        if reader is not None:
+            name, check, place = reader
+            values[name] = check(value, f"{where}.{name}" if where else place)
         elif not (lenient and type(key) is int and key & 1):
-            raise CodecError(f"{where}: key {key!r} is unknown and must be understood")
+            raise CodecError(f"{where or spec.name}: key {key!r} is unknown and must be understood")
     try:
         return spec.cls(**values)
     except TypeError:
         missing = [f.name for f in spec.fields if f.required and f.name not in values]
-        raise CodecError(f"{where}: missing {', '.join(missing)}") from None
+        raise CodecError(f"{where or spec.name}: missing {', '.join(missing)}") from None
