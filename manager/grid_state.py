@@ -1,6 +1,6 @@
 """GridState: the jobs and nodes of a GridTable, and the steps that its handlers share."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 from alpyne_grid.manager import grid_events as g
@@ -24,7 +24,7 @@ class GridState:
         self.jobs: dict[bytes, GridJob] = {}
         self.nodes: dict[bytes, Node] = {}
         self.counts: Counter[str] = Counter()
-        self.per_node: dict[bytes, Counter[str]] = {}
+        self.per_node: defaultdict[bytes, Counter[str]] = defaultdict(Counter)
         self._waiting = Waiting(self._place_at, self._unplaceable)
         self._unheard: set[bytes] = set()
         # Epochs of ended jobs; not of those that a node ended in their first execution (FIRST).
@@ -40,7 +40,7 @@ class GridState:
     def _count(self, node: bytes | None, what: str) -> None:
         self.counts[what] += 1
         if node is not None:
-            self.per_node.setdefault(node, Counter())[what] += 1
+            self.per_node[node][what] += 1
 
     # --- a job gets a node, and leaves it ---
 

@@ -71,6 +71,7 @@ class Link:
         self, node: pools.PoolNode, settings: LinkSettings, owner: LinkOwner, service: Service
     ) -> None:
         self.node = node
+        self.name = node.shown  # what people call it
         self.key = node.key
         self.kind = node.kind
         self.label = node.label
@@ -98,11 +99,6 @@ class Link:
         """Stop dialling and close the connection."""
         self._ready = None
         await self._redialler.close()
-
-    @property
-    def name(self) -> str:
-        """What people call the node."""
-        return self.node.shown
 
     @property
     def is_up(self) -> bool:

@@ -60,10 +60,10 @@ class Work:
 def plan_of(work: Work, labels: Callable[[bytes], str]) -> Plan:
     """Return what the table needs to know. ``labels``: host label of a data node, by its key."""
     program, options = work.program, work.options
-    weights: Counter[str] = Counter()
+    weights: dict[str, int] = {}
     for item in program.objects:
         for label in {labels(holder) for holder in item.holders}:
-            weights[label] += item.size
+            weights[label] = weights.get(label, 0) + item.size
     wants = Wants(
         requirements=options.requirements,
         python=options.python or program.python,
