@@ -36,6 +36,7 @@ END_TIMEOUT_S = 4.0  # of a supervisor, whose own patience is 2 s
 START_TIMEOUT_S = 60.0  # a machine under load may need long to start an interpreter
 BOOT_TEXT_MAX = 4096  # bytes kept of what a worker says that fails to start
 _CONTROL_STREAM = 1
+_END = int(Flags.END)  # an int and a flag meet in five slow steps
 _ENDS = (JobState.DONE, JobState.FAILED, JobState.LIMIT)  # those that a worker may tell
 _SHAPES = (Shape.REQUEST, Shape.RESPONSE)
 _M = TypeVar("_M", bound=Message)
@@ -49,6 +50,8 @@ class WorkerState(Enum):
     RUNNING = "running"
     ENDING = "ending"
     GONE = "gone"
+
+    __hash__ = object.__hash__  # looked up for each job; by name, as an Enum does, is slower
 
 
 _S = WorkerState
@@ -176,7 +179,7 @@ class WorkerHandle:
         try:
             if frame.type == FrameType.RESPONSE and current.ran is None:
                 current.ran = _end_of(frame)
-                if not frame.flags & Flags.END:
+                if not frame.flags & _END:
                     current.open_file(self._results / f"{self.supervisor}-{current.stream_id}")
             elif frame.type == FrameType.DATA and current.file is not None:
                 current.file.take(frame.payload)
@@ -187,7 +190,7 @@ class WorkerHandle:
         except OSError as error:
             self.end(failed(Cause.NODE, f"the node could not keep the result: {error.strerror}"))
         else:
-            if frame.flags & Flags.END:
+            if frame.flags & _END:
                 self._on_ran(current, bytes(frame.payload) if current.file is None else b"")
 
     def _on_ran(self, current: Assignment, inline: bytes) -> None:

@@ -15,6 +15,7 @@ from alpyne_proto.registry import Message, Shape
 FRAME_PAYLOAD_MAX = limits.JOB_PAYLOAD_INLINE + limits.META_MAX  # a whole inline program
 READ_SIZE = 64 * 1024
 _OFFSET = Struct(">Q")
+_END = int(Flags.END)  # an int and a flag meet in five slow steps
 Piece = bytes | bytearray | memoryview
 
 
@@ -80,7 +81,7 @@ class DaemonChannel:
 
     def _body(self, first: Frame) -> bytes:
         """Return the body that begins in ``first``: its payload and the DATA frames up to END."""
-        if first.flags & Flags.END:
+        if first.flags & _END:
             return bytes(first.payload)
         body = bytearray(first.payload)
         while True:
@@ -90,7 +91,7 @@ class DaemonChannel:
             if frame.type != FrameType.DATA or frame.stream_id != first.stream_id:
                 raise FrameError(f"worker: frame type {frame.type:#04x} inside a body")
             body += memoryview(frame.payload)[limits.DATA_OFFSET :]
-            if frame.flags & Flags.END:
+            if frame.flags & _END:
                 return bytes(body)
 
     def _next_frame(self) -> Frame | None:

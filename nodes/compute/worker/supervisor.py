@@ -141,6 +141,7 @@ def _become_interpreter(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no memory image behind
         _offer_to_the_oom_killer()
+        _let_others_go_first()
         gc.enable()
         interpreter(job)
         status = 0
@@ -156,6 +157,15 @@ def _offer_to_the_oom_killer() -> None:
             file.write(OOM_SCORE)
     except OSError:
         pass  # some containers forbid it; it is a precaution
+
+
+def _let_others_go_first() -> None:
+    """Have a waking job not interrupt whoever runs, the daemon above all (sched(7), SCHED_BATCH).
+
+    Else the order that wakes a worker costs the daemon its processor in the middle of a turn.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # some containers forbid it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _let_go_of_output() -> None:
