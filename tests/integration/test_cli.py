@@ -221,7 +221,7 @@ def test_wait_leaves_a_job_running_when_its_time_is_over(alpyne: Alpyne) -> None
 
 
 @pytest.mark.parametrize("command", ["output", "wait", "cancel"])
-@pytest.mark.parametrize("job", ["ff", "0123456789abcdef-1"])
+@pytest.mark.parametrize("job", ["ffffffffffff", "0123456789abcdef-1"])  # journals draw their ids
 def test_unknown_job_ends_in_5(command: str, job: str, alpyne: Alpyne) -> None:
     assert alpyne(command, job)[0] == ExitCode.NOT_FOUND
 
