@@ -9,11 +9,12 @@ import os
 import socket
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from alpyne_grid.nodes.backend_options import NAMED, OPTION, take_options
 from alpyne_grid.nodes.errors import ConfigError
 
 from alpyne_proto.errors import KeyFileError
@@ -41,6 +42,7 @@ class NodeConfig:
     its administrators. ``quota_bytes``: what an account may keep (0 = no limit). ``slots``:
     execution places of a compute node (0 = one per core). ``address_file``: where the address is
     written once it serves. ``host_label``: names the machine, so that work runs beside its data.
+    ``options``: what the back end is told, each entry with its values in the order given.
     """
 
     kind: NodeKind
@@ -59,6 +61,7 @@ class NodeConfig:
     address_file: Path | None = None
     log_level: str = "info"
     compression: str = "auto"
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def validated(self) -> "NodeConfig":
         """Return this configuration, or raise ConfigError naming the entry and what to do."""
@@ -79,19 +82,18 @@ class NodeConfig:
             )
         if self.compression not in ("auto", "on", "off"):
             raise ConfigError(f"compression: expected auto, on or off, got {self.compression!r}")
-        backends = {NodeKind.COMPUTE: ("process",), NodeKind.DATA: ("local",)}[self.kind]
-        if self.backend not in backends:
-            raise ConfigError(
-                f"backend: expected {' or '.join(backends)} for a {self.kind.name.lower()} node, "
-                f"got {self.backend!r}"
-            )
-        if self.kind is NodeKind.COMPUTE and self.registration is not Registration.OWNERS:
-            raise ConfigError(
-                f"registration: a compute node with the process back end runs jobs without "
-                f"isolation (level 0) and serves only the keys given by --owner; got "
-                f"{self.registration.value!r}, leave --registration out"
-            )
+        if self.backend == "process":
+            self.check_isolation(int(self.options.get("level", ("0",))[-1] == "1"))
         return self
+
+    def check_isolation(self, level: int) -> None:
+        """Raise ConfigError where a back end of isolation ``level`` may not serve as configured."""
+        if level == 0 and self.registration is not Registration.OWNERS:
+            raise ConfigError(
+                f"registration: a compute node at level 0 runs jobs without isolation and serves "
+                f"only the keys given by --owner; got {self.registration.value!r}, leave "
+                "--registration out, or isolate jobs by --level 1 or --backend docker"
+            )
 
 
 def read_config(
@@ -105,7 +107,9 @@ def read_config(
     file = options.get("config") or environment.get("ALPYNE_NODE_CONFIG")
     if file:
         given.update(_from_file(Path(file)))
-    known = {field.name for field in dataclasses.fields(NodeConfig)} - {"kind", "owners"}
+    backend_options = take_options(kind, given, environment, options)
+    known = {entry.name for entry in dataclasses.fields(NodeConfig)}
+    known -= {"kind", "owners", "options"}
     for name in (*known, "owner"):
         value = environment.get(f"ALPYNE_NODE_{name.upper()}")
         if value is not None:
@@ -115,9 +119,10 @@ def read_config(
     unknown = sorted(set(given) - known - {"owner"})
     if unknown:
         raise ConfigError(
-            f"{file}: unknown entries {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            f"{file}: unknown entries {', '.join(unknown)}; known are "
+            f"{', '.join(sorted({*known, 'owner', OPTION, *NAMED[kind]}))}"
         )
-    return _build(kind, given, environment).validated()
+    return _build(kind, {**given, "options": backend_options}, environment).validated()
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -39,6 +39,9 @@ class Node(Protocol):
     def address(self) -> Address:
         """The address to hand out."""
 
+    async def check(self) -> str:
+        """Say with what its back end would work; raises what ``start`` would raise about it."""
+
     async def start(self) -> None:
         """Open the state folder, recover, serve."""
 
@@ -73,11 +76,12 @@ def _check(config: NodeConfig) -> int:
         except StateError as error:
             print(f"alpyne node: {error}", file=sys.stderr)
             return EXIT_FAILED
-    owners = len(config.owners)
+    about = asyncio.run(_maker(config.kind)(config).check())
+    owners = f"{len(config.owners)} owner{'' if len(config.owners) == 1 else 's'}"
     print(
         f"{config.kind.name.lower()} node: state {config.state}, listens on "
-        f"{config.host}:{config.port or 'a free port'}, back end {config.backend}, registration "
-        f"{config.registration.value}, {owners} owner{'' if owners == 1 else 's'}: can start"
+        f"{config.host}:{config.port or 'a free port'}, back end {config.backend} ({about}), "
+        f"registration {config.registration.value}, {owners}: can start"
     )
     return 0
 
@@ -133,9 +137,55 @@ def command_parser() -> argparse.ArgumentParser:
     for sub in (compute, data):
         _add_common(sub)
     compute.add_argument("--slots", metavar="N", help="execution places (default: one per core)")
-    compute.add_argument("--backend", metavar="NAME", help="what runs jobs (default: process)")
-    data.add_argument("--backend", metavar="NAME", help="what keeps objects (default: local)")
+    _add_compute_backend(compute)
+    _add_data_backend(data)
+    for sub in (compute, data):
+        sub.add_argument(
+            "--option",
+            metavar="NAME=VALUE",
+            help="tells the back end something more; repeatable",
+            action="append",
+        )
     return parser
+
+
+def _add_compute_backend(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what runs jobs")
+    group.add_argument("--backend", metavar="NAME", help="process or docker (default: process)")
+    group.add_argument(
+        "--level",
+        metavar="LEVEL",
+        help="isolation by the process back end: 0 none, 1 bubblewrap (default: 0)",
+    )
+    group.add_argument(
+        "--image",
+        metavar="IMAGE",
+        help="Docker image of jobs; given again: others that jobs may ask for "
+        "(default: python:3.X-slim of this Python's version)",
+        action="append",
+    )
+    group.add_argument(
+        "--network",
+        metavar="NAME",
+        help="network that isolated jobs may ask for, repeatable: a Docker network, or `host` at "
+        "level 1 (default: none)",
+        action="append",
+    )
+    group.add_argument(
+        "--docker-host", metavar="URL", help="engine (default: unix:///var/run/docker.sock)"
+    )
+
+
+def _add_data_backend(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what keeps objects")
+    group.add_argument("--backend", metavar="NAME", help="local or mongodb (default: local)")
+    group.add_argument("--uri", metavar="URI", help="of the MongoDB server or replica set")
+    group.add_argument(
+        "--uri-file", metavar="FILE", help="file with that URI, so that nobody sees its password"
+    )
+    group.add_argument(
+        "--database", metavar="NAME", help="MongoDB database of this node alone (default: alpyne)"
+    )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -3,18 +3,22 @@
 import asyncio
 import contextlib
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from alpyne_grid.nodes.backends import check_options
 from alpyne_grid.nodes.config import NodeConfig
 from alpyne_grid.nodes.data.backends.base import BackendSetup, DataBackend
-from alpyne_grid.nodes.data.backends.local import LocalBackend
+from alpyne_grid.nodes.data.backends.find import find_backend
 from alpyne_grid.nodes.data.backends.local_schema import SCHEMA
 from alpyne_grid.nodes.data.driver import ObjectDriver
 from alpyne_grid.nodes.data.object_table import ObjectTable
 from alpyne_grid.nodes.data.service import data_handlers
 from alpyne_grid.nodes.data.traffic import Traffic
 from alpyne_grid.nodes.host import NodeHost
+from alpyne_grid.nodes.store import CommitStore
 from alpyne_grid.wire import Request
 from alpyne_grid.wire.log import Log
 
@@ -36,10 +40,11 @@ class DataNode:
     def __init__(
         self,
         config: NodeConfig,
-        make_backend: Callable[[BackendSetup], DataBackend] = LocalBackend,
+        make_backend: Callable[[BackendSetup], DataBackend] | None = None,
     ) -> None:
         self._config = config
-        self._make_backend = make_backend
+        self._make_backend = make_backend or find_backend(config.backend)
+        check_options(config.backend, self._make_backend, config.options)
         self._host = NodeHost(config)
         self._log = Log("data.node")
         self._traffic = Traffic()
@@ -58,6 +63,16 @@ class DataNode:
         assert self._driver is not None, "start() comes first"
         return self._driver
 
+    async def check(self) -> str:
+        """Say with what it would work, without starting. Raises AlpyneError or OSError."""
+        with tempfile.TemporaryDirectory(prefix="alpyne-check-") as folder:
+            store = CommitStore.open(Path(folder) / "check.db", (SCHEMA,))
+            try:
+                setup = BackendSetup(Path(folder), store, self._config.options)
+                return await self._make_backend(setup).check()
+            finally:
+                await store.close()
+
     async def start(self) -> None:
         """Open the state folder, recover, serve. Raises StateError or OSError."""
         host = self._host
@@ -66,7 +81,9 @@ class DataNode:
             folder = self._config.state / "objects"
             folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(folder.parent)
-            backend = self._backend = self._make_backend(BackendSetup(folder, host.store))
+            backend = self._backend = self._make_backend(
+                BackendSetup(folder, host.store, self._config.options)
+            )
             await backend.start()
             table = ObjectTable(await backend.usages())
             self._driver = ObjectDriver(table, backend, lambda: time.time_ns() // 1_000_000)

@@ -1,23 +1,22 @@
-"""Find a back end by its name: the embedded one, or one that a distribution adds."""
+"""Find what runs jobs by its name."""
 
-from importlib.metadata import entry_points
+from collections.abc import Mapping
 
+from alpyne_grid.nodes.backends import find
 from alpyne_grid.nodes.compute.backends.base import BackendFactory
-from alpyne_grid.nodes.errors import ConfigError
 
-GROUP = "alpyne_grid.compute_backends"
+GROUP = "alpyne.compute_backends"
+_HERE = "alpyne_grid.nodes.compute.backends"
+OWN: Mapping[str, tuple[str, str]] = {
+    "process": (f"{_HERE}.process:ProcessBackend", "install alpyne-grid again"),
+    "docker": (
+        f"{_HERE}.containers.backend:DockerBackend",
+        "install it by: pip install 'alpyne-grid[docker]'",
+    ),
+}
 
 
 def find_backend(name: str) -> BackendFactory:
-    """Return what makes the back end ``name``; ConfigError where none has that name."""
-    if name == "process":
-        from alpyne_grid.nodes.compute.backends.process import ProcessBackend
-
-        return ProcessBackend
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    entry = found.get(name)
-    if entry is None:
-        known = ", ".join(sorted({"process", *found}))
-        raise ConfigError(f"backend: expected one of {known}, got {name!r}")
-    factory: BackendFactory = entry.load()
+    """Return what makes the back end ``name``; ConfigError where that is impossible."""
+    factory: BackendFactory = find(GROUP, OWN, name)
     return factory

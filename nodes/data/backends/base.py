@@ -10,7 +10,7 @@ called on the event loop's thread and must not hold it: disk and hashing belong 
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -72,8 +72,14 @@ class Content(Protocol):
 class DataBackend(Protocol):
     """Keeps the containers and objects of one data node."""
 
+    async def check(self) -> str:
+        """Say in a line with what it would work; called instead of ``start``, changes nothing.
+
+        Raises ConfigError, StateError or OSError with what to do where it could not start.
+        """
+
     async def start(self) -> None:
-        """Recover what an earlier run left unfinished. Raises StateError or OSError."""
+        """Recover what an earlier run left unfinished. Raises ConfigError, StateError, OSError."""
 
     async def close(self) -> None:
         """Give back threads, files and connections."""
@@ -149,11 +155,15 @@ class BackendSetup:
     """What every back end is made from."""
 
     folder: Path  # its own folder inside the state folder
-    store: CommitStore  # the node's; a back end that uses it names its tables in ``schemas``
+    store: CommitStore  # the node's; the embedded back end keeps its rows there
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of its administrator
 
 
 class BackendFactory(Protocol):
-    """What an entry point of the group ``alpyne.data_backends`` names."""
+    """What an entry point of the group ``alpyne.data_backends`` names.
+
+    An attribute ``options``, where it has one, names the options that it takes.
+    """
 
     def __call__(self, setup: BackendSetup) -> DataBackend:
         """Return a back end that has started nothing yet."""
