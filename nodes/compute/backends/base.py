@@ -17,7 +17,8 @@ from alpyne_proto.messages.compute import Cause, JobForm, JobState, ResultCodec,
 from alpyne_proto.messages.worker import ObjectFollows, ObjectWritten, ReadObject, WriteObject
 
 Enforcement = Literal["kernel", "sampled", "none"]
-LIMIT_NAMES = ("cpu", "memory", "wall", "output", "result", "processes", "network")
+Suspends = Literal["none", "signals", "kernel"]  # signals: a job can see that it was stopped
+LIMIT_NAMES = ("cpu", "memory", "wall", "output", "result", "processes", "disk", "network")
 
 
 class Execution(NamedTuple):
@@ -55,6 +56,10 @@ class Task:
     result_bytes: int = 0  # enforced by the back end: LIMIT, cause OUTPUT
     tickets: tuple[bytes, ...] = ()
     data_nodes: tuple[str, ...] = ()
+    processes: int = 0  # enforced by the back end: LIMIT, cause PROCESSES; threads count too
+    disk_bytes: int = 0  # of scratch; enforced by the back end: LIMIT, cause DISK
+    network: str = ""  # one of the back end's networks; "" means none where it can deny it
+    image: str = ""  # one of the back end's images; "" means its first
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,12 @@ class TaskSink(Protocol):
 
     def output(self, execution: Execution, descriptor: int, data: bytes) -> None:
         """Hand over what the job wrote to stdout (1) or stderr (2), in order, before ``ended``."""
+
+    def suspended(self, execution: Execution) -> None:
+        """Tell that nothing of the execution runs any more until it is resumed."""
+
+    def resumed(self, execution: Execution) -> None:
+        """Tell that the execution, which was suspended, runs again."""
 
     def ended(self, execution: Execution, end: TaskEnd) -> None:
         """Tell that the execution is over, its processes gone or counted in ``left``."""
@@ -129,6 +140,8 @@ class BackendSetup:
     folder: Path  # its own folder inside the state folder; kept over restarts of the daemon
     boot_id: bytes  # 16 bytes, new at each start of the daemon
     objects: ObjectAccess | None = None  # None: jobs of this node reach no objects
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # see BackendFactory
+    slots: int = 1  # jobs that run at once; the number may change while the node runs
 
 
 class Backend(Protocol):
@@ -150,6 +163,32 @@ class Backend(Protocol):
     def pythons(self) -> tuple[str, ...]:
         """The Python versions (major.minor) that calls and sources may ask for."""
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The images that a job may ask for, the default first; empty: it has no images."""
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks that a job may ask for; empty: none can be asked for."""
+
+    @property
+    def suspends(self) -> Suspends:
+        """How ``suspend`` stops a job; ``none``: it must not be called."""
+
+    async def check(self) -> str:
+        """Return in a line what it found on this machine, for a check of the configuration.
+
+        Starts nothing that stays. Raises OSError or ConfigError saying what to do where ``start``
+        would fail.
+        """
+
+    def confine(self) -> None:
+        """Give up for good what the daemon's process needs no more once it serves.
+
+        Called once, after ``start`` and before anything is taken from the network. It acts on the
+        whole process, so a program that only embeds a back end does not call it.
+        """
+
     async def reap(self) -> int:
         """Before ``start``: end all that an earlier daemon of this folder left; count processes."""
 
@@ -165,12 +204,26 @@ class Backend(Protocol):
     def cancel(self, execution: Execution) -> None:
         """End the execution's whole tree now. Without effect where it has ended or is ending."""
 
+    def suspend(self, execution: Execution) -> None:
+        """Stop the execution's tree; the sink gets ``suspended`` once it stands still.
+
+        Without effect where it has ended. One that cannot be stopped ends as FAILED, cause NODE.
+        One that waits for its worker is stopped as soon as its program runs.
+        """
+
+    def resume(self, execution: Execution) -> None:
+        """Let a suspended execution go on; the sink gets ``resumed``. Else without effect."""
+
     async def close(self) -> None:
         """End every worker and job; each running execution still gets its ``ended``."""
 
 
 class BackendFactory(Protocol):
-    """What an entry point of the group ``alpyne_grid.compute_backends`` names."""
+    """What an entry point of the group ``alpyne.compute_backends`` names.
+
+    Its attribute ``options`` (frozenset of str) names the options that a node's administrator may
+    give to it; where it has no such attribute, it takes none.
+    """
 
     def __call__(self, setup: BackendSetup) -> Backend:
         """Return a back end that has started nothing yet."""

@@ -18,6 +18,7 @@ from alpyne_grid.nodes.compute.backends.base import (
     BackendSetup,
     Enforcement,
     Execution,
+    Suspends,
     Task,
     TaskEnd,
     TaskSink,
@@ -40,6 +41,7 @@ LIMITS: Mapping[str, Enforcement] = MappingProxyType(
         "output": "sampled",
         "result": "sampled",
         "processes": "none",
+        "disk": "none",
         "network": "none",
     }
 )
@@ -76,6 +78,32 @@ class ProcessBackend:
     @property
     def pythons(self) -> tuple[str, ...]:
         return (f"{sys.version_info.major}.{sys.version_info.minor}",)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def suspends(self) -> Suspends:
+        return "none"
+
+    async def check(self) -> str:
+        """Say which Python the workers run; OSError where a package of the runtime is missing."""
+        package_places()
+        return f"workers run {sys.executable}"
+
+    def confine(self) -> None:
+        """Nothing: a plain process back end needs all that the daemon has."""
+
+    def suspend(self, execution: Execution) -> None:
+        raise NotImplementedError("suspends is none")
+
+    def resume(self, execution: Execution) -> None:
+        raise NotImplementedError("suspends is none")
 
     # ---- life ----
 
