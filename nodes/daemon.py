@@ -202,7 +202,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "public key of an administrator; may be given more than once (default: your own account)",
         action="append",
     )
-    option("--registration", "HOW", "open or administered (data nodes; default: administered)")
+    option(
+        "--registration",
+        "HOW",
+        "open or administered (default: data nodes administered, compute nodes owners only; "
+        "others need --level 1 or --backend docker)",
+    )
     option("--host-label", "LABEL", "names this machine, so that work runs beside its data")
     option("--quota-bytes", "N", "bytes an account may keep; 0 = no limit (default: 10 GiB)")
     option("--open-quota-bytes", "N", "the same for accounts that registered themselves (1 GiB)")

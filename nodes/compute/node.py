@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from alpyne_grid.nodes.backends import check_options
 from alpyne_grid.nodes.compute import benchmark
 from alpyne_grid.nodes.compute import job_events as ev
 from alpyne_grid.nodes.compute.attributes import (
@@ -77,6 +80,18 @@ class ComputeNode:
     def address(self) -> Address:
         """The address to hand out."""
         return self._host.address
+
+    async def check(self) -> str:
+        """Say with what it would run jobs, without starting. Raises AlpyneError or OSError."""
+        config = self._config
+        factory = find_backend(config.backend)
+        check_options(config.backend, factory, config.options)
+        with tempfile.TemporaryDirectory(prefix="alpyne-check-") as folder:
+            backend = factory(
+                BackendSetup(Path(folder), bytes(16), options=config.options, slots=self._slots)
+            )
+            config.check_isolation(backend.level)
+            return await backend.check()
 
     async def start(self) -> None:
         """Recover what an earlier daemon left, then serve. Raises AlpyneError or OSError."""
