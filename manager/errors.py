@@ -320,4 +320,6 @@ BY_CAUSE: dict[Cause, type[JobFailed]] = {
     Cause.CANCELLED: JobCancelled,
     Cause.REVOKED: JobRefused,
     Cause.NODE: JobLost,
+    Cause.PROCESSES: LimitExceeded,
+    Cause.DISK: LimitExceeded,
 }

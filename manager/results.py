@@ -45,6 +45,8 @@ _TITLES = {
     Cause.CANCELLED: "the job was cancelled",
     Cause.REVOKED: "the account was revoked at the node",
     Cause.NODE: "the node could not run or keep the job",
+    Cause.PROCESSES: "the job started more processes than allowed",
+    Cause.DISK: "the job wrote more to disk than allowed",
 }
 
 

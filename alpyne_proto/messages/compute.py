@@ -113,6 +113,10 @@ class JobSpec(Message):
     ] = b""
     index: Annotated[int, Field(44, U32, "place in its group: a chunk's first item")] = 0
     items: Annotated[int, Field(46, U32, "items of a MAP; 0 for the other forms")] = 0
+    processes: Annotated[int, Field(48, U32, "most at once; 0 = the node's")] = 0
+    disk_bytes: Annotated[int, Field(50, U64, "most bytes of its folders; 0 = the node's")] = 0
+    network: Annotated[str, Field(52, Text(64), "one that the node lists; empty = none")] = ""
+    image: Annotated[str, Field(54, Text(256), "one that the node lists; empty = its own")] = ""
 
 
 class Verdict(IntEnum):
@@ -146,6 +150,22 @@ class PutBlob(Message):
 
     sha256: Annotated[bytes, Field(2, HASH32, "of the body")]
     size: Annotated[int, Field(4, U64, "bytes, at most BLOB_MAX")]
+
+
+@message(0x25, shape=Shape.INTERRUPT, sender=Role.MANAGER)
+@dataclass(frozen=True, slots=True)
+class SuspendJobs(Message):
+    """Manager to compute node: pause these jobs; one that does not run yet, as soon as it runs."""
+
+    job_ids: Annotated[tuple[bytes, ...], Field(2, ListOf(ID16, limits.CANCEL_IDS), "jobs")]
+
+
+@message(0x26, shape=Shape.INTERRUPT, sender=Role.MANAGER)
+@dataclass(frozen=True, slots=True)
+class ResumeJobs(Message):
+    """Manager to compute node: let these jobs go on."""
+
+    job_ids: Annotated[tuple[bytes, ...], Field(2, ListOf(ID16, limits.CANCEL_IDS), "jobs")]
 
 
 @message(0x28, shape=Shape.INTERRUPT, sender=Role.MANAGER)
@@ -203,10 +223,15 @@ class Usage:
 
     wall_ms: Annotated[int, Field(2, U64, "milliseconds from start to end")] = 0
     cpu_ms: Annotated[int, Field(4, U64, "user + system CPU milliseconds")] = 0
-    peak_memory_bytes: Annotated[int, Field(6, U64, "largest resident sum sampled")] = 0
+    peak_memory_bytes: Annotated[int, Field(6, U64, "largest, as the kernel or samples say")] = 0
     read_bytes: Annotated[int, Field(8, U64, "object bytes read through the node")] = 0
     written_bytes: Annotated[int, Field(10, U64, "object bytes written through the node")] = 0
     failovers: Annotated[int, Field(12, U32, "reads that went on at another data node")] = 0
+    disk_read_bytes: Annotated[int, Field(14, U64, "read from disks, as the kernel counts")] = 0
+    disk_written_bytes: Annotated[int, Field(16, U64, "written to disks, likewise")] = 0
+    peak_is_shared: Annotated[
+        bool, Field(18, FLAG, "the peak may be of an earlier job in the same place")
+    ] = False
 
 
 _NO_USAGE = Usage()

@@ -57,3 +57,5 @@ class Cause(IntEnum):
     CANCELLED = 13
     REVOKED = 14  # the account was revoked
     NODE = 15  # the node could not start or keep the job
+    PROCESSES = 16  # more processes and threads than allowed
+    DISK = 17  # more bytes or files in its folders than allowed

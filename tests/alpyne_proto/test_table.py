@@ -161,6 +161,8 @@ LEGAL_MESSAGES = {
     (OPEN, MANAGER, "GetStatus"),
     (OPEN, MANAGER, "SubmitJobs"),
     (OPEN, MANAGER, "PutBlob"),
+    (OPEN, MANAGER, "SuspendJobs"),
+    (OPEN, MANAGER, "ResumeJobs"),
     (OPEN, MANAGER, "CancelJobs"),
     (OPEN, MANAGER, "GetResult"),
     (OPEN, MANAGER, "SettleJobs"),
