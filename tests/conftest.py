@@ -9,6 +9,9 @@ import psutil
 import pytest
 from hypothesis import settings
 
+# Coroutine tests, and the contracts of back ends.
+pytest_plugins = ["alpyne_grid.tools.contracts.plugin"]
+
 # A busy machine is no defect: a property's examples may take as long as they take.
 settings.register_profile("alpyne", deadline=None)
 settings.load_profile("alpyne")

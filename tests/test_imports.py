@@ -210,7 +210,7 @@ for module in sys.argv[1:]:
 """
 
 # Parts that say of themselves that they need a POSIX system.
-POSIX_ONLY = ("nodes/compute/", "tools/bench")
+POSIX_ONLY = ("nodes/compute/", "tools/bench", "tools/contracts/compute", "tools/contracts/hostile")
 
 
 @pytest.mark.parametrize("folder", ["alpyne_proto", *MAPPED])

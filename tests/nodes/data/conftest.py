@@ -1,13 +1,11 @@
-"""What the tests of data nodes share: coroutine tests, a node in this process, its client."""
+"""What the tests of data nodes share: a node in this process, and its client."""
 
-import asyncio
 import hashlib
 import importlib.util
-import inspect
 import os
 import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,42 +25,18 @@ from alpyne_proto.messages.control import BodyDigest
 from alpyne_proto.messages.hello import DiallerHello, NodeKind
 from alpyne_proto.registry import Message
 
-TEST_S = 60.0  # after which a test that hangs is ended
 WRITER = b"w" * 16
 Body = bytes | Iterable[bytes] | AsyncIterable[bytes]
 
 # Test files are imported by themselves; what they share is made importable here.
-for _name in ("backend_contract", "dict_backend"):
-    _spec = importlib.util.spec_from_file_location(_name, Path(__file__).with_name(f"{_name}.py"))
-    assert _spec is not None
-    assert _spec.loader is not None
-    _module = importlib.util.module_from_spec(_spec)
-    sys.modules[_name] = _module
-    _spec.loader.exec_module(_module)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run a coroutine test; fail it for errors that reached the loop."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = pyfuncitem._fixtureinfo.argnames
-    arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    asyncio.run(_run(lambda: pyfuncitem.obj(**arguments)))
-    return True
-
-
-async def _run(test: Callable[[], Awaitable[None]]) -> None:
-    loop = asyncio.get_running_loop()
-    unhandled: list[str] = []
-    loop.set_exception_handler(lambda _, context: unhandled.append(str(context)))
-    async with asyncio.timeout(TEST_S):
-        await test()
-        for _ in range(20):  # what was cancelled or closed needs some turns of the loop
-            await asyncio.sleep(0)
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    assert left == []
-    assert unhandled == []
+_spec = importlib.util.spec_from_file_location(
+    "dict_backend", Path(__file__).with_name("dict_backend.py")
+)
+assert _spec is not None
+assert _spec.loader is not None
+_module = importlib.util.module_from_spec(_spec)
+sys.modules["dict_backend"] = _module
+_spec.loader.exec_module(_module)
 
 
 @dataclass

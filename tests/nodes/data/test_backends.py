@@ -8,7 +8,7 @@ from alpyne_grid.nodes.data.backends.base import BackendSetup, DataBackend
 from alpyne_grid.nodes.data.backends.local import LocalBackend
 from alpyne_grid.nodes.data.backends.local_schema import SCHEMA
 from alpyne_grid.nodes.store import CommitStore
-from backend_contract import DataBackendContract, DurableBackendContract
+from alpyne_grid.tools.contracts.data import DataBackendContract, DurableBackendContract
 from dict_backend import DictBackend
 
 

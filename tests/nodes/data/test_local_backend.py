@@ -29,7 +29,17 @@ from alpyne_grid.nodes.data.records import (
     Refresh,
 )
 from alpyne_grid.nodes.store import CommitStore, StoreFailed
-from backend_contract import ALWAYS, ANN, BOX, LARGE, descriptor, key, publish, read, stage
+from alpyne_grid.tools.contracts.data import (
+    ALWAYS,
+    ANN,
+    BOX,
+    LARGE,
+    descriptor,
+    key,
+    publish,
+    read,
+    stage,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -18,8 +18,19 @@ from alpyne_grid.nodes.compute.backends import process as process_module
 from alpyne_grid.nodes.compute.backends.base import Backend, BackendSetup
 from alpyne_grid.nodes.compute.backends.launch import package_places
 from alpyne_grid.nodes.compute.backends.process import ProcessBackend
-from compute_bench import ALICE, BOB, Bench, ObjectRoom, call, is_dead, marked, named, wait_gone
-from compute_contract import BackendBench, BackendContract
+from alpyne_grid.tools.contracts.compute import (
+    ALICE,
+    BOB,
+    BackendBench,
+    BackendContract,
+    Bench,
+    ObjectRoom,
+    call,
+    is_dead,
+    marked,
+    named,
+    wait_gone,
+)
 
 from alpyne_proto.messages.compute import Cause, JobState
 
@@ -269,19 +280,18 @@ def gone(folder: Path) -> bool:
 DAEMON = """
 import asyncio, os, sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[1]]
-import compute_bench, compute_contract
 from alpyne_grid.nodes.compute.backends.base import BackendSetup
 from alpyne_grid.nodes.compute.backends.process import ProcessBackend
+from alpyne_grid.tools.contracts.compute import ALICE, Bench, ObjectRoom, escape
 
 async def main():
-    folder = Path(sys.argv[2])
+    folder = Path(sys.argv[1])
     backend = ProcessBackend(BackendSetup(folder / "backend", os.urandom(16)))
     await backend.reap()
     await backend.start()
-    backend.warm(compute_bench.ALICE, 2)
-    bench = compute_bench.Bench(backend, folder, compute_bench.ObjectRoom())
-    run = bench.start_call(compute_contract._escape, os.environ["TOKEN"])
+    backend.warm(ALICE, 2)
+    bench = Bench(backend, folder, ObjectRoom())
+    run = bench.start_call(escape, os.environ["TOKEN"])
     print(await bench.line(run), flush=True)
     await asyncio.Event().wait()
 
@@ -298,7 +308,7 @@ def token() -> str:
 def start_daemon(folder: Path, token: str) -> tuple["subprocess.Popen[str]", str]:
     """Start a daemon whose job has escaped; return it and the mark of its folder."""
     daemon = subprocess.Popen(
-        [sys.executable, "-c", DAEMON, str(Path(__file__).parent), str(folder)],
+        [sys.executable, "-c", DAEMON, str(folder)],
         env={**os.environ, "TOKEN": token},
         stdout=subprocess.PIPE,
         text=True,
