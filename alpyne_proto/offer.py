@@ -1,8 +1,61 @@
-"""A node's offer against a job's requirements: one function that manager and node both call."""
+"""A node's offer against what a job asks: the functions that manager and node both call.
+
+Source: spec/PROTOCOL.md, "Submission".
+"""
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from alpyne_proto.messages.compute import Operator, Requirement
+from alpyne_proto.messages.compute import JobSpec, Operator, Requirement
+
+
+class Asked(NamedTuple):
+    """What a job asks that not every node can keep; 0 and "" ask for nothing.
+
+    ``memory_bytes``, ``processes``, ``disk_bytes``: limits that its node must enforce. ``network``,
+    ``image``: names that its node must list.
+    """
+
+    memory_bytes: int = 0
+    processes: int = 0
+    disk_bytes: int = 0
+    network: str = ""
+    image: str = ""
+
+
+NOTHING = Asked()
+
+
+def asked_by(spec: JobSpec) -> Asked:
+    """Return what ``spec`` asks."""
+    return Asked(spec.memory_bytes, spec.processes, spec.disk_bytes, spec.network, spec.image)
+
+
+def unkept(attributes: Mapping[str, str], asked: Asked) -> str:
+    """Return what a node with ``attributes`` lacks to keep what is ``asked``, or "".
+
+    The text says it of the node: "does not enforce a limit on disk (limit.disk is none)".
+    """
+    if asked == NOTHING:
+        return ""
+    limits = (
+        ("memory", asked.memory_bytes),
+        ("processes", asked.processes),
+        ("disk", asked.disk_bytes),
+    )
+    for name, most in limits:
+        kept = attributes.get(f"limit.{name}", "none")
+        if most and kept == "none":
+            return f"does not enforce a limit on {name} (limit.{name} is none)"
+    has = _number(attributes.get("memory_bytes", "")) or 0
+    if 0 < has < asked.memory_bytes:
+        return f"has {has:.0f} bytes of memory, asked memory={asked.memory_bytes}"
+    for name, wanted in (("network", asked.network), ("image", asked.image)):
+        listed = attributes.get(f"{name}s", "")
+        if wanted and wanted not in listed.split(","):
+            have = listed.replace(",", ", ") or "none"
+            return f"does not list the {name} {wanted!r} for jobs; it lists: {have}"
+    return ""
 
 
 def _number(text: str) -> float | None:

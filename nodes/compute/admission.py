@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from alpyne_grid.nodes.compute.backends.base import Enforcement
 from alpyne_grid.nodes.compute.job_queue import Ledger
 
 from alpyne_proto.errors import ErrorCode
 from alpyne_proto.messages.compute import JobAnswer, JobForm, JobSpec, Verdict
-from alpyne_proto.offer import unmet
+from alpyne_proto.offer import asked_by, unkept, unmet
 
 ROW_BYTES = 512  # what a job counts against its account's quota beside payload and result
 RETRY_AFTER_MS = 1000
@@ -16,12 +15,15 @@ RETRY_AFTER_MS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a node has for jobs. ``attributes`` are what requirements are compared with."""
+    """What a node has for jobs.
+
+    ``attributes``: what it says of itself, with which all that a job asks is compared.
+    ``memory_bytes``: what jobs with a memory limit may claim together; 0 = not counted.
+    """
 
     slots: int = 1
-    memory_bytes: int = 0  # 0 = unknown
+    memory_bytes: int = 0
     pythons: tuple[str, ...] = ()
-    limits: Mapping[str, Enforcement] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -78,14 +80,9 @@ def _malformed(spec: JobSpec, payload: bytes) -> str:
 def _lacking(spec: JobSpec, offer: Offer) -> str:
     if spec.cpus > offer.slots:
         return f"cpus: the job asks for {spec.cpus} slots, this node has {offer.slots}"
-    if spec.memory_bytes:
-        if offer.limits.get("memory", "none") == "none":
-            return "memory: the job asks for a limit, which this node cannot enforce"
-        if offer.memory_bytes and spec.memory_bytes > offer.memory_bytes:
-            return (
-                f"memory: the job asks for {spec.memory_bytes} bytes, "
-                f"this node has {offer.memory_bytes}"
-            )
+    lacking = unkept(offer.attributes, asked_by(spec))
+    if lacking:
+        return f"this node {lacking}; ask for less, or use another node"
     if spec.python and spec.form is not JobForm.COMMAND and spec.python not in offer.pythons:
         return (
             f"python: the job's code needs Python {spec.python}, this node has "

@@ -50,7 +50,7 @@ def make_offer(backend: Backend, *, slots: int, host_label: str, labels: tuple[s
     """Return what a node with ``backend`` offers.
 
     ``labels``: NAME=VALUE attributes that its operator adds; they cannot replace the node's own.
-    Raises ConfigError for a label that is none.
+    Raises ConfigError for a label that is none, and for more images or networks than fit.
     """
     system = os.uname()
     memory = memory_total_bytes()
@@ -64,17 +64,29 @@ def make_offer(backend: Backend, *, slots: int, host_label: str, labels: tuple[s
         "host": host_label,
         "backend": backend.name,
         "isolation": str(backend.level),
+        "suspend": backend.suspends,
+        "images": _as_list("images", backend.images),
+        "networks": _as_list("networks", backend.networks),
         "implementation": sys.implementation.name,
     }
-    limits = {name: backend.limits.get(name, "none") for name in LIMIT_NAMES}
-    own.update({f"limit.{name}": how for name, how in limits.items()})
-    return Offer(slots, memory, backend.pythons, limits, {**_read_labels(labels, own), **own})
+    own.update({f"limit.{name}": backend.limits.get(name, "none") for name in LIMIT_NAMES})
+    return Offer(slots, memory, backend.pythons, {**_read_labels(labels, own), **own})
 
 
 def as_rows(attributes: Mapping[str, str], score: float) -> tuple[Attribute, ...]:
     """Return the attributes for NodeStatus, by name."""
     shown = {**attributes, "score": f"{score:.1f}"}
     return tuple(Attribute(name, value) for name, value in sorted(shown.items()))
+
+
+def _as_list(name: str, listed: tuple[str, ...]) -> str:
+    text = ",".join(listed)
+    if len(text.encode()) > VALUE_MAX:
+        raise ConfigError(
+            f"{name}: expected names of at most {VALUE_MAX} bytes together, as an offer can tell, "
+            f"got {len(text.encode())}; list fewer, or give them shorter names"
+        )
+    return text
 
 
 def _read_labels(labels: tuple[str, ...], own: Mapping[str, str]) -> dict[str, str]:

@@ -57,7 +57,7 @@ class RunningTimes:
             return
         heapq.heappush(self._heap, (_runs_out_s(job), job.number, job))
         if len(self._heap) > self._clear_at:
-            self._heap = [entry for entry in self._heap if not entry[2].finished]
+            self._heap = [entry for entry in self._heap if _counts(*entry)]
             heapq.heapify(self._heap)
             self._clear_at = max(VOID_MAX, 2 * len(self._heap))
 
@@ -73,6 +73,11 @@ class RunningTimes:
             if job.state is JobState.RUNNING and _runs_out_s(job) <= now.monotonic_s:
                 over.append(job)
         return over
+
+
+def _counts(due_s: float, number: int, job: Job) -> bool:
+    """Return whether an entry is of a job that runs, and not from before its last pause."""
+    return not job.finished and due_s == _runs_out_s(job)
 
 
 def _runs_out_s(job: Job) -> float:

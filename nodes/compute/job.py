@@ -112,7 +112,7 @@ class Job:
     sequence: int = 0
     announced: JobState = JobState.QUEUED  # the state of its newest event
     stored: bool = False
-    reasons: frozenset[SuspendReason] = frozenset()
+    reasons: frozenset[SuspendReason] = frozenset()  # who wants it to pause
     running_since_s: float = 0.0
     ran_s: float = 0.0  # in RUNNING before ``running_since_s``
     ending: Ending | None = None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from alpyne_grid.nodes.compute.backends.base import Execution, TaskEnd
-from alpyne_grid.nodes.compute.job import Ending, Job, Result, Settled, SuspendReason
+from alpyne_grid.nodes.compute.job import Ending, Job, Result, Settled
 
 from alpyne_proto.errors import ErrorCode
 from alpyne_proto.messages.compute import Cause, JobAnswer, JobSpec, JobState, SettleRow
@@ -74,18 +74,32 @@ class ExecutionCondemned:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSuspended:
-    """Somebody wants an execution to pause, and the back end has paused it."""
+    """The back end has paused an execution."""
 
     execution: Execution
-    reason: SuspendReason
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionResumed:
-    """Somebody no longer wants an execution to pause."""
+    """The back end lets an execution run again."""
 
     execution: Execution
-    reason: SuspendReason
+
+
+@dataclass(frozen=True, slots=True)
+class JobsSuspended:
+    """An account wants these of its jobs to pause; ids that it does not have are passed over."""
+
+    account: bytes
+    job_ids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobsResumed:
+    """An account wants these of its jobs to pause no longer."""
+
+    account: bytes
+    job_ids: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +154,8 @@ Event = (
     | ExecutionCondemned
     | ExecutionSuspended
     | ExecutionResumed
+    | JobsSuspended
+    | JobsResumed
     | JobsCancelled
     | JobsSettled
     | AccountRevoked
@@ -250,6 +266,20 @@ class CancelTask:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspendTask:
+    """Pause an execution; its ExecutionSuspended or its ExecutionEnded follows."""
+
+    execution: Execution
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeTask:
+    """Let an execution go on that was to pause; its ExecutionResumed or ExecutionEnded follows."""
+
+    execution: Execution
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """The job's state has changed: tell its account's subscribers."""
 
@@ -263,4 +293,15 @@ class DropFiles:
     numbers: tuple[int, ...]
 
 
-Effect = Store | Answer | Confirm | Refuse | StartTask | CancelTask | Publish | DropFiles
+Effect = (
+    Store
+    | Answer
+    | Confirm
+    | Refuse
+    | StartTask
+    | CancelTask
+    | SuspendTask
+    | ResumeTask
+    | Publish
+    | DropFiles
+)

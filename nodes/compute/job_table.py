@@ -22,7 +22,7 @@ from alpyne_grid.nodes.compute.job_book import (
     Settling,
     Submission,
 )
-from alpyne_grid.nodes.compute.submissions import Submissions
+from alpyne_grid.nodes.compute.suspensions import Suspensions
 
 from alpyne_proto.errors import ErrorCode
 from alpyne_proto.messages.compute import Cause, JobState
@@ -30,7 +30,7 @@ from alpyne_proto.messages.compute import Cause, JobState
 RETRY_STORE_S = 5.0  # after a result could not be stored; it is kept in memory until then
 
 
-class JobTable(Submissions):
+class JobTable(Suspensions):
     """The jobs of one node.
 
     ``offer``: what the node has. ``slots``: how many of its places are in use. ``bounds``: how much
@@ -63,6 +63,8 @@ class JobTable(Submissions):
             ev.ExecutionCondemned: self._on_condemned,
             ev.ExecutionSuspended: self._on_suspended,
             ev.ExecutionResumed: self._on_resumed,
+            ev.JobsSuspended: self._on_jobs_suspended,
+            ev.JobsResumed: self._on_jobs_resumed,
             ev.JobsCancelled: self._on_cancelled,
             ev.JobsSettled: self._on_settled,
             ev.AccountRevoked: self._on_revoked,
@@ -115,39 +117,6 @@ class JobTable(Submissions):
                 self._kept.keep(job)
 
     # ---- executions ----
-
-    def _on_started(self, event: ev.ExecutionStarted, now: Now) -> list[ev.Effect]:
-        job = self._s.live.get(event.execution)
-        if job is None:
-            return []
-        return self._run(job, now)
-
-    def _run(self, job: Job, now: Now) -> list[ev.Effect]:
-        move(job, JobState.RUNNING)
-        job.running_since_s = now.monotonic_s
-        self._running.watch(job)
-        self._announcements.watch(job, now)
-        return []
-
-    def _on_suspended(self, event: ev.ExecutionSuspended, now: Now) -> list[ev.Effect]:
-        job = self._s.live.get(event.execution)
-        if job is None:
-            return []
-        job.reasons |= {event.reason}
-        if job.state is not JobState.RUNNING:
-            return []
-        move(job, JobState.SUSPENDED)
-        job.ran_s += now.monotonic_s - job.running_since_s
-        return self._publish(job)
-
-    def _on_resumed(self, event: ev.ExecutionResumed, now: Now) -> list[ev.Effect]:
-        job = self._s.live.get(event.execution)
-        if job is None:
-            return []
-        job.reasons -= {event.reason}
-        if job.reasons or job.state is not JobState.SUSPENDED:
-            return []
-        return self._run(job, now)
 
     def _on_condemned(self, event: ev.ExecutionCondemned, now: Now) -> list[ev.Effect]:
         job = self._s.live.get(event.execution)

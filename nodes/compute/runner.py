@@ -75,6 +75,8 @@ class JobRunner:
             ev.Refuse: self._refuse,
             ev.StartTask: self._start,
             ev.CancelTask: lambda effect: backend.cancel(effect.execution),
+            ev.SuspendTask: lambda effect: backend.suspend(effect.execution),
+            ev.ResumeTask: lambda effect: backend.resume(effect.execution),
             ev.Publish: self._publish,
             ev.DropFiles: self._drop_files,
         }
@@ -176,6 +178,16 @@ class JobRunner:
             ending = Ending(JobState.FAILED, Cause.NODE, text)
         self.handle(ev.ExecutionCondemned(execution, ending))
 
+    def suspended(self, execution: Execution) -> None:
+        """The execution stands still."""
+        if not self._closing:
+            self.handle(ev.ExecutionSuspended(execution))
+
+    def resumed(self, execution: Execution) -> None:
+        """The execution goes on."""
+        if not self._closing:
+            self.handle(ev.ExecutionResumed(execution))
+
     def ended(self, execution: Execution, end: TaskEnd) -> None:
         """The execution is over."""
         if self._closing:
@@ -249,6 +261,10 @@ class JobRunner:
             spec.result_bytes or RESULT_MAX,
             spec.tickets,
             spec.data_nodes,
+            spec.processes,
+            spec.disk_bytes,
+            spec.network,
+            spec.image,
         )
 
     def _store(self, effect: ev.Store) -> None:

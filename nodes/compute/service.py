@@ -1,5 +1,7 @@
 """A compute node's requests: parsed and bounded here, decided by the job table."""
 
+from collections.abc import Callable
+
 from alpyne_grid.nodes.compute import job_events as ev
 from alpyne_grid.nodes.compute.inquiry import Inquiry
 from alpyne_grid.nodes.compute.intake import Intake, QuotaOf
@@ -7,8 +9,15 @@ from alpyne_grid.nodes.compute.push import Pusher
 from alpyne_grid.nodes.compute.runner import JobRunner, Stores
 from alpyne_grid.wire import Connection, Handler
 
-from alpyne_proto.messages.compute import CancelJobs
+from alpyne_proto.messages.compute import CancelJobs, ResumeJobs, SuspendJobs
 from alpyne_proto.registry import Message, State
+
+_ORDERS = (CancelJobs, SuspendJobs, ResumeJobs)
+_EVENTS: dict[type[Message], Callable[[bytes, tuple[bytes, ...]], ev.Event]] = {
+    CancelJobs: ev.JobsCancelled,
+    SuspendJobs: ev.JobsSuspended,
+    ResumeJobs: ev.JobsResumed,
+}
 
 
 class ComputeService:
@@ -27,9 +36,11 @@ class ComputeService:
         return {**self._intake.handlers(), **self._inquiry.handlers()}
 
     def on_interrupt(self, connection: Connection, message: Message) -> None:
-        """Cancel jobs. Ids that are not the account's own are passed over without a word."""
-        if isinstance(message, CancelJobs) and connection.state is State.OPEN:
-            self._runner.handle(ev.JobsCancelled(connection.account, message.job_ids))
+        """Cancel, pause or resume jobs; ids that are not the account's own are passed over."""
+        if not isinstance(message, _ORDERS) or connection.state is not State.OPEN:
+            return
+        event = _EVENTS[type(message)]
+        self._runner.handle(event(connection.account, message.job_ids))
 
     def kept(self, account: bytes) -> int:
         """Return the bytes that the account keeps here: jobs, results, output, blobs."""

@@ -145,8 +145,17 @@ OFFER = Offer(
     slots=4,
     memory_bytes=1 << 30,
     pythons=("3.11",),
-    limits={"memory": "sampled"},
-    attributes={"os": "linux", "gpus": "2"},
+    attributes={
+        "os": "linux",
+        "gpus": "2",
+        "memory_bytes": str(1 << 30),
+        "limit.memory": "sampled",
+        "limit.processes": "kernel",
+        "limit.disk": "none",
+        "images": "plain,science",
+        "networks": "lan",
+        "suspend": "signals",
+    },
 )
 
 

@@ -27,6 +27,9 @@ class NoBackend:
     level = 2
     limits: Mapping[str, Enforcement] = {"memory": "kernel"}
     pythons = ("3.11", "3.12")
+    images: tuple[str, ...] = ("plain", "science")
+    networks: tuple[str, ...] = ()
+    suspends = "kernel"
 
 
 def offer(*labels: str) -> Mapping[str, str]:
@@ -43,6 +46,10 @@ def test_offer_names_what_jobs_may_ask_for() -> None:
         Requirement("isolation", Operator.AT_LEAST, "2"),
         Requirement("limit.memory", Operator.EQUAL, "kernel"),
         Requirement("limit.network", Operator.EQUAL, "none"),
+        Requirement("limit.disk", Operator.EQUAL, "none"),
+        Requirement("images", Operator.HAS, "science"),
+        Requirement("networks", Operator.EQUAL, ""),
+        Requirement("suspend", Operator.EQUAL, "kernel"),
         Requirement("host", Operator.EQUAL, "box"),
         Requirement("rack", Operator.EQUAL, "7"),
         Requirement("gpu", Operator.EQUAL, "a100"),
@@ -77,5 +84,5 @@ def test_machine_tells_memory_disk_and_load(tmp_path: Path) -> None:
 
 
 def test_back_end_that_nobody_has_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="expected one of process, got 'nonsense'"):
+    with pytest.raises(ConfigError, match="expected one of .*process.*, got 'nonsense'"):
         find_backend("nonsense")

@@ -7,7 +7,7 @@ from alpyne_grid.nodes.compute import job_events as ev
 from alpyne_grid.nodes.compute.admission import Offer
 from alpyne_grid.nodes.compute.backends.base import TaskEnd
 from alpyne_grid.nodes.compute.deadlines import ANNOUNCE_S
-from alpyne_grid.nodes.compute.job import MOVES, Ending, IllegalMove, Job, Settled, SuspendReason
+from alpyne_grid.nodes.compute.job import MOVES, Ending, IllegalMove, Job, Settled
 from alpyne_grid.nodes.compute.job_book import UNSAVED_MAX
 from alpyne_grid.nodes.compute.job_table import RETRY_STORE_S
 
@@ -160,7 +160,10 @@ def test_table_names_missing_blobs_and_keeps_nothing(bench: Any) -> None:
         ({"cpus": 0}, ErrorCode.BAD_REQUEST, "cpus"),
         ({"payload_sha256": b"\x01" * 32}, ErrorCode.BAD_REQUEST, "payload"),
         ({"cpus": 5}, ErrorCode.UNSUPPORTED, "5 slots, this node has 4"),
-        ({"memory_bytes": 2 << 30}, ErrorCode.UNSUPPORTED, "memory"),
+        ({"memory_bytes": 2 << 30}, ErrorCode.UNSUPPORTED, "1073741824 bytes of memory, asked"),
+        ({"disk_bytes": 1}, ErrorCode.UNSUPPORTED, "this node does not enforce a limit on disk"),
+        ({"network": "wan"}, ErrorCode.UNSUPPORTED, "the network 'wan' for jobs; it lists: lan"),
+        ({"image": "big"}, ErrorCode.UNSUPPORTED, "image 'big' for jobs; it lists: plain, science"),
         ({"python": "2.7"}, ErrorCode.UNSUPPORTED, "needs Python 2.7, this node has 3.11"),
         (
             {"requirements": (Requirement("gpus", Operator.AT_LEAST, "3"),)},
@@ -176,6 +179,11 @@ def test_table_refuses_a_job_that_the_node_never_runs(
     assert (answer.verdict, answer.code) == (Verdict.REFUSED, code)
     assert word in answer.text
     assert answer.retryable is (code is ErrorCode.UNSUPPORTED)
+
+
+def test_table_takes_a_job_whose_limits_network_and_image_the_node_has(bench: Any) -> None:
+    spec = bench.spec(1, memory_bytes=1, processes=9, network="lan", image="science")
+    assert verdicts(bench.accept(spec)) == [Verdict.ACCEPTED]
 
 
 def test_table_refuses_with_a_time_to_wait_when_an_account_has_too_many_jobs(
@@ -340,9 +348,9 @@ def test_table_times_out_by_the_time_in_running_only(bench: Any) -> None:
     bench.pass_time(60)  # in STARTING
     bench.started(bench.execution(1))
     assert of_kind(bench.pass_time(4), ev.CancelTask) == []
-    bench.handle(ev.ExecutionSuspended(bench.execution(1), SuspendReason.DRAIN))
+    bench.handle(ev.ExecutionSuspended(bench.execution(1)))
     assert of_kind(bench.pass_time(60), ev.CancelTask) == []
-    bench.handle(ev.ExecutionResumed(bench.execution(1), SuspendReason.DRAIN))
+    bench.handle(ev.ExecutionResumed(bench.execution(1)))
     assert of_kind(bench.pass_time(5), ev.CancelTask) == []
     assert of_kind(bench.pass_time(1), ev.CancelTask) == [ev.CancelTask(bench.execution(1))]
     bench.ended(bench.execution(1), JobState.KILLED, Cause.CANCELLED, ended=2)
@@ -358,18 +366,6 @@ def test_table_takes_a_result_that_came_in_the_moment_of_the_timeout(bench: Any)
     bench.ended(bench.execution(1))
     assert bench.job(1).state is JobState.DONE
     assert bench.job(1).result.size == 5
-
-
-def test_table_suspends_until_nobody_wants_it_any_more(bench: Any) -> None:
-    bench.accept(bench.spec(1))
-    bench.started(bench.execution(1))
-    job = bench.job(1)
-    for reason in (SuspendReason.MANAGER, SuspendReason.DRAIN):
-        bench.handle(ev.ExecutionSuspended(job.execution, reason))
-    bench.handle(ev.ExecutionResumed(job.execution, SuspendReason.MANAGER))
-    assert job.state is JobState.SUSPENDED
-    bench.handle(ev.ExecutionResumed(job.execution, SuspendReason.DRAIN))
-    assert job.state is JobState.RUNNING
 
 
 def test_table_ends_a_condemned_execution_as_the_first_reason_says(bench: Any) -> None:

@@ -23,12 +23,13 @@ class Node(RuleBasedStateMachine):
 
     @initialize(slots=st.integers(1, 3))
     def begin(self, slots: int) -> None:
-        self.table = JobTable(Offer(slots=3), slots=slots)
+        self.table = JobTable(Offer(slots=3, attributes={"suspend": "signals"}), slots=slots)
         self.slots = slots
         self.now = Now(0.0, 1_000_000)
         self.running: dict[Execution, bool] = {}  # by execution: whether it has started
         self.cpus: dict[Execution, int] = {}
         self.cancelled: set[Execution] = set()
+        self.orders: list[tuple[Execution, bool]] = []  # to pause (True) or go on, not done yet
         self.stores: list[ev.Store] = []
         self.waiting: dict[int, set[int]] = {}  # batches before the answer of each request
         self.stored: set[int] = set()
@@ -70,6 +71,14 @@ class Node(RuleBasedStateMachine):
     def on_CancelTask(self, effect: ev.CancelTask) -> None:  # noqa: N802
         assert effect.execution in self.running
         self.cancelled.add(effect.execution)
+
+    def on_SuspendTask(self, effect: ev.SuspendTask) -> None:  # noqa: N802
+        assert self.running[effect.execution], "nothing that has not started is suspended"
+        self.orders.append((effect.execution, True))
+
+    def on_ResumeTask(self, effect: ev.ResumeTask) -> None:  # noqa: N802
+        assert self.running[effect.execution]
+        self.orders.append((effect.execution, False))
 
     def on_Publish(self, effect: ev.Publish) -> None:  # noqa: N802
         job = effect.job
@@ -145,6 +154,19 @@ class Node(RuleBasedStateMachine):
         ids = tuple(number.to_bytes(16, "big") for number in numbers)
         self.handle(ev.JobsCancelled(account, ids))
 
+    @rule(account=ACCOUNT, numbers=st.lists(NUMBERS, min_size=1, max_size=3), on=st.booleans())
+    def suspend_or_resume(self, account: bytes, numbers: list[int], on: bool) -> None:
+        ids = tuple(number.to_bytes(16, "big") for number in numbers)
+        self.handle(ev.JobsSuspended(account, ids) if on else ev.JobsResumed(account, ids))
+
+    @rule(count=st.integers(1, 3))
+    def carry_out_orders(self, count: int) -> None:
+        for _ in range(min(count, len(self.orders))):
+            execution, is_pause = self.orders.pop(0)
+            if execution in self.running:
+                done = ev.ExecutionSuspended if is_pause else ev.ExecutionResumed
+                self.handle(done(execution))
+
     @rule(
         what=st.sampled_from(("settle", "settle", "revoke", "change_slots", "pass_time")),
         account=ACCOUNT,
@@ -192,6 +214,14 @@ class Node(RuleBasedStateMachine):
         for account in ACCOUNTS:
             kept = sum(job.bytes_kept for job in jobs if job.account == account)
             assert self.table.bytes_kept(account) == kept
+
+    @invariant()
+    def jobs_are_as_was_wanted_last_when_all_orders_are_done(self) -> None:
+        ordered = {execution for execution, _ in self.orders}
+        for execution, started in self.running.items():
+            job = self.table.live(execution)
+            if job is not None and started and job.ending is None and execution not in ordered:
+                assert (job.state is JobState.SUSPENDED) == bool(job.reasons)
 
     @invariant()
     def nothing_waits_beside_free_slots(self) -> None:
