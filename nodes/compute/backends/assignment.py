@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from alpyne_grid.nodes.compute.backends.base import ObjectAccess, Task, TaskEnd, TaskSink
+from alpyne_grid.nodes.compute.backends.cells import NOT_METERED, Cell, Metered, Walls
 from alpyne_grid.nodes.compute.backends.link import FrameLink
 from alpyne_grid.nodes.compute.backends.object_calls import ObjectCalls
 from alpyne_grid.nodes.compute.backends.results import ResultFile
@@ -25,6 +26,8 @@ class Assignment:
         sink: TaskSink,
         stream_id: int,
         begun_s: float,
+        cell: Cell,
+        walls: Walls,
         link: FrameLink,
         objects: ObjectAccess | None,
     ) -> None:
@@ -38,19 +41,26 @@ class Assignment:
         self.finished = False  # its program has returned; only what it left behind goes on
         self.verdict: TaskEnd | None = None  # how it ends, whatever the worker still says
         self.lost_why = ""
+        self.overran = False  # the cell hit a limit
+        self._cell = cell
+        self._most_bytes = walls.memory_bytes or task.memory_bytes
+        self.limited = self._most_bytes > 0 or walls.processes > 0
         self._begun_s = begun_s
         self._cpu_ms = 0
         self._peak_bytes = 0
+        self._read_bytes = 0  # from disks
+        self._written_bytes = 0
+        self._metered = NOT_METERED
 
     def order(self) -> RunJob:
-        """Return what the worker is told."""
-        task = self.task
+        """Return what the worker is told; OSError where its files cannot be brought to it."""
+        task, cell = self.task, self._cell
         return RunJob(
             form=task.form,
             codec=task.codec,
-            folder=str(task.folder) if task.form is JobForm.COMMAND else "",
-            bundle=str(task.bundle) if task.bundle is not None else "",
-            program=str(task.program) if isinstance(task.program, Path) else "",
+            folder=cell.folder(task.folder) if task.form is JobForm.COMMAND else "",
+            bundle=cell.bring(task.bundle) if task.bundle is not None else "",
+            program=cell.bring(task.program) if isinstance(task.program, Path) else "",
             result_bytes=task.result_bytes,
             cpus=task.cpus,
         )
@@ -63,12 +73,13 @@ class Assignment:
         """Take the result into a file; OSError where it cannot be made."""
         self.file = ResultFile(path, self.task.result_bytes or limits.BLOB_MAX)
 
-    def note_memory(self, used_bytes: int) -> TaskEnd | None:
-        """Take a sample; return the verdict where it is over the limit."""
+    def sample(self) -> TaskEnd | None:
+        """Look at what is held now; return the verdict where a limit is hit."""
+        most = self._most_bytes
+        used_bytes = self._cell.held_bytes(most)
         self._peak_bytes = max(self._peak_bytes, used_bytes)
-        most = self.task.memory_bytes
         if not most or used_bytes <= most:
-            return None
+            return self._cell.overrun()
         text = f"the job and its processes held {used_bytes} bytes of memory, the limit is {most}"
         return TaskEnd(JobState.LIMIT, Cause.MEMORY, text)
 
@@ -83,6 +94,11 @@ class Assignment:
         assert ran is not None, "asked before JobRan came"
         self._cpu_ms = ran.cpu_ms
         self._peak_bytes = max(self._peak_bytes, ran.peak_memory_bytes)
+        self._metered = self._cell.metered()
+        overrun = self._cell.overrun()
+        if overrun is not None:
+            self.overran = True
+            return overrun
         result: bytes | Path = inline if self.file is None else self.file.finish()
         return TaskEnd(ran.state, ran.cause, ran.text, ran.exit_status, result)
 
@@ -93,6 +109,8 @@ class Assignment:
         """
         self._peak_bytes = max(self._peak_bytes, ended.peak_memory_bytes)
         self._cpu_ms = max(self._cpu_ms, ended.cpu_ms - cpu_before_ms)
+        self._metered = self._cell.metered()
+        self.verdict = self.verdict or self._cell.overrun()
         if self.verdict is not None:
             own = 1 if self.finished else 0  # the worker itself, which was not the job's any more
             count = max(0, ended.ended - own)
@@ -113,6 +131,8 @@ class Assignment:
             self.file.discard()
         read, written, failovers = self.calls.counters
         self.calls.close()
+        if self._metered is not NOT_METERED:
+            self._believe(self._metered)
         usage = Usage(
             wall_ms=int((now_s - self._begun_s) * 1000),
             cpu_ms=self._cpu_ms,
@@ -120,6 +140,9 @@ class Assignment:
             read_bytes=read,
             written_bytes=written,
             failovers=failovers,
+            disk_read_bytes=self._read_bytes,
+            disk_written_bytes=self._written_bytes,
+            peak_is_shared=self._metered.peak_is_shared,
         )
         # Not by replace(), which looks at all fields of the class and takes longer than the rest.
         return TaskEnd(
@@ -132,6 +155,17 @@ class Assignment:
             end.left,
             usage,
         )
+
+    def _believe(self, metered: Metered) -> None:
+        """Take the kernel's figures over the worker's own word and over samples."""
+        if metered.cpu_ms is not None:
+            self._cpu_ms = metered.cpu_ms
+        if metered.peak_bytes is not None:
+            self._peak_bytes = metered.peak_bytes
+        if metered.read_bytes is not None:
+            self._read_bytes = metered.read_bytes
+        if metered.written_bytes is not None:
+            self._written_bytes = metered.written_bytes
 
 
 def failed(cause: Cause, text: str) -> TaskEnd:

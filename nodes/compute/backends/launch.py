@@ -1,20 +1,17 @@
 """Start worker processes: bare interpreters with an allow-listed environment."""
 
-import asyncio
 import os
-import shutil
+import secrets
 import socket
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from alpyne_grid.nodes.compute.backends.base import Task
 from alpyne_grid.nodes.compute.worker import __file__ as _runtime
 
-from alpyne_proto.messages.compute import JobForm
+from alpyne_grid.durable import write_durably
 
 MARK = "ALPYNE_JOB_MARK"  # in the environment of every process of a job
 BOOT = str(Path(_runtime).with_name("boot.py"))
@@ -44,6 +41,18 @@ def environment(mark: str) -> dict[str, str]:
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     # A Python that a job starts shall show its lines at once, as the worker itself does.
     return {**_DEFAULTS, **passed, "PYTHONUNBUFFERED": "1", MARK: mark}
+
+
+def folder_tag(folder: Path) -> str:
+    """Return what marks the processes of all daemons of a back end's folder, earlier ones' too.
+
+    The mark of each worker begins with it and a dot. OSError where it cannot be kept.
+    """
+    path = folder / "mark"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_durably(path, secrets.token_hex(8).encode())
+    return path.read_text()
 
 
 def package_places() -> list[str]:
@@ -93,20 +102,6 @@ def launch(mark: str, scratch: Path, places: list[str]) -> Launched:
     for end in (control, job):
         end.setblocking(False)
     return Launched(process, mark, scratch, control, job, stdout, stderr)
-
-
-def clear_away(launched: Launched, loop: asyncio.AbstractEventLoop) -> None:
-    """Remove the scratch folder of a worker whose tree has ended."""
-    try:
-        launched.scratch.rmdir()
-    except OSError:  # a job left files: as many as it liked
-        loop.run_in_executor(None, partial(shutil.rmtree, launched.scratch, ignore_errors=True))
-
-
-def remove_folder(task: Task, loop: asyncio.AbstractEventLoop) -> None:
-    """Remove the folder of a command whose worker ended before it could do that itself."""
-    if task.form is JobForm.COMMAND:
-        loop.run_in_executor(None, partial(shutil.rmtree, task.folder, ignore_errors=True))
 
 
 def _descriptor(pipe: object) -> int:

@@ -1,25 +1,24 @@
-"""Memory of running jobs, sampled: no kernel limit is needed, and none is promised."""
+"""Looks at running jobs from time to time: what they hold in memory, which limits they have hit."""
 
 import asyncio
 from collections.abc import Callable, Collection
 
-from alpyne_grid.nodes.compute.backends.worker_handle import WorkerHandle, WorkerState
-from alpyne_grid.nodes.compute.worker import tree
+from alpyne_grid.nodes.compute.backends.worker_handle import WorkerHandle
 
 LIMITED_S = 0.1  # between samples while a job with a limit runs
 UNLIMITED_S = 1.0  # for the record only
 
 
-class MemorySampler:
+class Sampler:
     """Samples all running workers in turn; it sleeps while none runs."""
 
-    def __init__(self, running: Callable[[], Collection[WorkerHandle]]) -> None:
-        self._running = running
+    def __init__(self, workers: Callable[[], Collection[WorkerHandle]]) -> None:
+        self._workers = workers
         self._timer: asyncio.TimerHandle | None = None
         self._pause_s = UNLIMITED_S
 
     def wake(self, *, limited: bool) -> None:
-        """Tell that a job begins, with or without a memory limit."""
+        """Tell that a job begins, with or without a limit."""
         pause_s = LIMITED_S if limited else UNLIMITED_S
         if self._timer is not None and self._pause_s <= pause_s:
             return
@@ -38,25 +37,10 @@ class MemorySampler:
 
     def _sample(self) -> None:
         self._timer = None
-        limited = False
-        running = [w for w in self._running() if w.state is WorkerState.RUNNING]
-        for worker in running:
-            assert worker.current is not None, "a running worker has a job"
-            most = worker.current.task.memory_bytes
-            worker.note_memory(_held_bytes(worker.supervisor, most))
-            limited = limited or bool(most)
-        if running:
+        limited, runs = False, False
+        for worker in list(self._workers()):
+            if worker.current is not None:
+                limited = worker.sample() or limited
+                runs = True
+        if runs:
             self._schedule(LIMITED_S if limited else UNLIMITED_S)
-
-
-def _held_bytes(supervisor: int, most: int) -> int:
-    """Return the memory of the tree below ``supervisor``.
-
-    The sum of resident sets counts what forked processes share more than once; where that sum is
-    over the limit ``most``, the exact but slower proportional sets decide.
-    """
-    processes = tree.descendants(supervisor)
-    resident = sum(map(tree.resident_bytes, processes))
-    if not most or resident <= most or len(processes) < 2:
-        return resident
-    return sum(map(tree.proportional_bytes, processes)) or resident

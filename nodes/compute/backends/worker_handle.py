@@ -3,26 +3,22 @@
     STARTING --ready--> IDLE --run--> RUNNING --ran--> IDLE        any --end--> ENDING --> GONE
 
 The daemon ends a worker by telling its supervisor. A supervisor that does not answer, or that a job
-killed, is done without: what carries the worker's mark, or was born in its session, is ended from
-here, off the event loop. Without namespaces (level 0) a job that kills its supervisor and goes on
-in a new session with another environment cannot be told from other programs of the same user.
+killed, is done without: its cell is then ended by force, off the event loop.
 """
 
 import asyncio
-import os
 import select
-import signal
-import subprocess
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from alpyne_grid.nodes.compute.backends.assignment import Assignment, failed
 from alpyne_grid.nodes.compute.backends.base import ObjectAccess, Task, TaskEnd, TaskSink
-from alpyne_grid.nodes.compute.backends.launch import MARK, Launched, clear_away, remove_folder
+from alpyne_grid.nodes.compute.backends.cells import Cell, Kind
 from alpyne_grid.nodes.compute.backends.link import FrameLink, OutputPipe, framed
 from alpyne_grid.nodes.compute.backends.results import ResultTooLarge
-from alpyne_grid.nodes.compute.worker import tree
+from alpyne_grid.nodes.compute.backends.suspension import Suspension
 
 from alpyne_proto import codec
 from alpyne_proto.errors import FrameError
@@ -79,32 +75,34 @@ class WorkerHandle:
 
     def __init__(
         self,
-        launched: Launched,
-        account: bytes,
+        cell: Cell,
+        kind: Kind,
+        number: int,
         owner: WorkerOwner,
         objects: ObjectAccess | None,
         results: Path,
     ) -> None:
-        """``results``: folder for results too large for memory."""
-        self.account = account
+        """``number``: its own in this daemon. ``results``: folder for those beyond memory."""
+        self.kind = kind
         self.state = WorkerState.STARTING
-        self.supervisor = launched.process.pid
         self.current: Assignment | None = None
-        self._launched = launched
+        self._cell = cell
+        self._number = number
         self._owner = owner
         self._objects = objects
         self._results = results
         self._loop = asyncio.get_running_loop()
-        self._control = FrameLink(launched.control, self._on_control, self._on_control_lost)
-        self._job = FrameLink(launched.job, self._on_job, self._on_job_lost)
+        self._control = FrameLink(cell.control, self._on_control, self._on_control_lost)
+        self._job = FrameLink(cell.job, self._on_job, self._on_job_lost)
         self._pipes = (
-            OutputPipe(launched.stdout, lambda data: self._on_output(1, data)),
-            OutputPipe(launched.stderr, lambda data: self._on_output(2, data)),
+            OutputPipe(cell.stdout, lambda data: self._on_output(1, data)),
+            OutputPipe(cell.stderr, lambda data: self._on_output(2, data)),
         )
         self._written = select.poll()
-        for descriptor in (launched.stdout, launched.stderr):
+        for descriptor in (cell.stdout, cell.stderr):
             self._written.register(descriptor, select.POLLIN)
-        self._leftovers: tree.Leftovers | None = None
+        self._any_left: Callable[[], bool] = _nothing_left
+        self._suspension: Suspension | None = None
         self._boot_text = b""
         self._never_ready = False
         self._ended: WorkerEnded | None = None  # the supervisor's last word
@@ -120,10 +118,26 @@ class WorkerHandle:
         self._move(WorkerState.RUNNING)
         self._deadline.cancel()
         self._stream += 2
-        current = Assignment(task, sink, self._stream, self._loop.time(), self._job, self._objects)
+        current = Assignment(
+            task,
+            sink,
+            self._stream,
+            self._loop.time(),
+            self._cell,
+            self.kind.walls,
+            self._job,
+            self._objects,
+        )
         self.current = current
+        self._cell.begin()
+        try:
+            order = current.order()
+        except OSError as error:
+            current.finished = True  # what ends now is the worker, which was never the job's
+            self.end(failed(Cause.NODE, f"the node could not hand over the job's files: {error}"))
+            return
         self._loop.call_soon(self._tell_started, current)
-        for piece in framed(FrameType.REQUEST, self._stream, current.order(), current.program()):
+        for piece in framed(FrameType.REQUEST, self._stream, order, current.program()):
             self._job.send(piece)
 
     def end(self, verdict: TaskEnd | None = None) -> None:
@@ -135,22 +149,50 @@ class WorkerHandle:
             self.current.verdict = verdict
         for piece in framed(FrameType.REQUEST, _CONTROL_STREAM, EndWorker()):
             self._control.send(piece)
-        self._launched.process.send_signal(signal.SIGCONT)  # a job may have stopped it
+        if self._suspension is not None:
+            self._suspension.close()
+        self._cell.wake()  # a job may have stopped its supervisor
         self._deadline.cancel()
-        self._deadline = self._loop.call_later(END_TIMEOUT_S, self._end_without_supervisor)
+        self._deadline = self._loop.call_later(END_TIMEOUT_S, self._end_by_force)
 
     def end_when_idle_for(self, seconds: float) -> None:
         """End the worker unless it gets a job within ``seconds``."""
         self._deadline.cancel()
         self._deadline = self._loop.call_later(seconds, self.end)
 
-    def note_memory(self, used_bytes: int) -> None:
-        """Take a sample of what the tree holds in memory; over the limit, the job ends."""
+    def suspend(self) -> None:
+        """Stop what it runs, and tell the sink; an execution that cannot be stopped fails."""
+        if self._suspension is None:
+            self._suspension = Suspension(
+                self._cell, self._on_suspended, self._on_resumed, self._on_not_suspended
+            )
+        self._suspension.want(stopped=True)
+
+    def resume(self) -> None:
+        """Let what it runs go on, and tell the sink."""
+        if self._suspension is not None:
+            self._suspension.want(stopped=False)
+
+    def sample(self) -> bool:
+        """Look at what the running job holds, and end it where that is too much.
+
+        Return whether one with a limit runs, which is to be looked at often.
+        """
         current = self.current
-        if current is not None and self.state is WorkerState.RUNNING:
-            verdict = current.note_memory(used_bytes)
-            if verdict is not None:
-                self.end(verdict)
+        if current is None or self.state is not WorkerState.RUNNING:
+            return False
+        verdict = current.sample()
+        if verdict is not None:
+            self.end(verdict)
+        return current.limited
+
+    def lose(self, why: str) -> None:
+        """React to the loss of what all cells depend on: the execution fails for the node."""
+        if self.current is not None and self.current.verdict is None:
+            self.current.verdict = failed(Cause.NODE, why)
+        if self.state is WorkerState.STARTING:
+            self._boot_text = why.encode()
+        self._end_by_force()
 
     # ---- frames from the interpreter ----
 
@@ -171,7 +213,7 @@ class WorkerHandle:
 
     def _on_ready(self, ready: WorkerReady) -> None:
         self._deadline.cancel()
-        self._leftovers = tree.Leftovers(self.supervisor, ready.pid)
+        self._any_left = self._cell.leftovers(ready.pid)
         self._move(WorkerState.IDLE)
         self._owner.worker_idle(self)
 
@@ -180,7 +222,7 @@ class WorkerHandle:
             if frame.type == FrameType.RESPONSE and current.ran is None:
                 current.ran = _end_of(frame)
                 if not frame.flags & _END:
-                    current.open_file(self._results / f"{self.supervisor}-{current.stream_id}")
+                    current.open_file(self._results / f"{self._number}-{current.stream_id}")
             elif frame.type == FrameType.DATA and current.file is not None:
                 current.file.take(frame.payload)
             else:
@@ -200,7 +242,7 @@ class WorkerHandle:
         verdict = current.as_it_ran(inline)
         if self.state is not WorkerState.RUNNING:  # it was being ended, and had just finished
             current.verdict = current.verdict or verdict
-        elif current.ran.spent or (self._leftovers is not None and self._leftovers.any()):
+        elif current.ran.spent or current.overran or self._is_stopped() or self._any_left():
             current.finished = True
             self.end(verdict)
         else:
@@ -237,24 +279,20 @@ class WorkerHandle:
     def _on_control_lost(self, why: str) -> None:
         """React to a supervisor that is gone without a word: killed, or it never began."""
         if self._ended is None:
-            self._end_without_supervisor()
+            self._end_by_force()
 
-    def _end_without_supervisor(self) -> None:
+    def _end_by_force(self) -> None:
         self._deadline.cancel()
         if self.state not in (WorkerState.ENDING, WorkerState.GONE):
             self._never_ready = self.state is WorkerState.STARTING
             self._move(WorkerState.ENDING)
         if self._take_over is None and self.state is not WorkerState.GONE:
-            self._take_over = self._loop.create_task(self._end_by_mark())
+            if self._suspension is not None:
+                self._suspension.close()
+            self._take_over = self._loop.create_task(self._end_the_cell())
 
-    async def _end_by_mark(self) -> None:
-        process = self._launched.process
-
-        def find() -> list[int]:
-            roots = tree.marked(MARK, self._launched.mark) + tree.in_session(process.pid)
-            return [pid for pid in tree.with_descendants(roots) if pid != os.getpid()]
-
-        receipt = await asyncio.to_thread(tree.end_all, find, reap=lambda: _reap(process))
+    async def _end_the_cell(self) -> None:
+        receipt = await self._cell.end_all()
         if self.current is not None:
             self.current.lost_why = self.current.lost_why or "its supervisor was ended"
         self._on_gone(self._ended or WorkerEnded(receipt.ended, receipt.left))
@@ -266,11 +304,11 @@ class WorkerHandle:
             self._never_ready = self.state is WorkerState.STARTING
             self._move(WorkerState.ENDING)
             self._deadline.cancel()
-            self._deadline = self._loop.call_later(END_TIMEOUT_S, self._end_without_supervisor)
+            self._deadline = self._loop.call_later(END_TIMEOUT_S, self._end_by_force)
         self._await_exit(ended)
 
     def _await_exit(self, ended: WorkerEnded) -> None:
-        if self._launched.process.poll() is not None:
+        if self._cell.has_exited():
             self._on_gone(ended)
         elif self._take_over is None:
             self._loop.call_later(EXIT_PAUSE_S, self._await_exit, ended)
@@ -283,7 +321,6 @@ class WorkerHandle:
         self._job.read_now()  # a result may have come just before
         self._read_output()
         if self.current is not None:
-            remove_folder(self.current.task, self._loop)
             self._finish(self.current.as_the_worker_ended(ended, self._cpu_ms))
         self._move(WorkerState.GONE)
         self._close()
@@ -294,9 +331,7 @@ class WorkerHandle:
         self._job.close()
         for pipe in self._pipes:
             pipe.close()
-        if self._leftovers is not None:
-            self._leftovers.close()
-        clear_away(self._launched, self._loop)
+        self._cell.clear_away()
 
     def _finish(self, end: TaskEnd) -> None:
         current = self.current
@@ -308,6 +343,24 @@ class WorkerHandle:
         lines = self._boot_text.decode("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else f"it was not ready and ended with {ended.exit_status}"
 
+    # ---- suspending ----
+
+    def _is_stopped(self) -> bool:
+        return self._suspension is not None and self._suspension.in_the_way
+
+    def _on_suspended(self) -> None:
+        if self.current is not None and self.state is WorkerState.RUNNING:
+            self.current.sink.suspended(self.current.task.execution)
+
+    def _on_resumed(self) -> None:
+        if self.current is not None and self.state is WorkerState.RUNNING:
+            self.current.sink.resumed(self.current.task.execution)
+
+    def _on_not_suspended(self, why: str) -> None:
+        self.end(failed(Cause.NODE, f"the node could not suspend or resume the job: {why}"))
+
+    # ---- parts ----
+
     def _is_idle(self) -> bool:
         return self.state is WorkerState.IDLE
 
@@ -316,7 +369,7 @@ class WorkerHandle:
 
     def _move(self, to: WorkerState) -> None:
         if to not in _MOVES[self.state]:
-            raise AssertionError(f"worker {self.supervisor}: {self.state.name} to {to.name}")
+            raise AssertionError(f"worker {self._number}: {self.state.name} to {to.name}")
         self.state = to
 
 
@@ -328,8 +381,8 @@ def _end_of(frame: Frame) -> JobRan:
     return ran
 
 
-def _reap(process: subprocess.Popen[bytes]) -> None:
-    process.poll()
+def _nothing_left() -> bool:
+    return False
 
 
 def _message(frame: Frame, kind: type[_M]) -> _M:

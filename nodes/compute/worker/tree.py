@@ -161,7 +161,7 @@ def end_all(
     deadline = begun + patience_s
     ended: set[int] = set()
     while True:
-        stopped = _stop_all(find, begun + patience_s / 4)
+        stopped = _stop_until(find, begun + patience_s / 4)
         for pid in stopped:
             _send(pid, signal.SIGKILL)
         ended |= stopped
@@ -173,7 +173,19 @@ def end_all(
         time.sleep(SCAN_PAUSE_S)
 
 
-def _stop_all(find: Callable[[], list[int]], deadline: float) -> set[int]:
+def stop_all(find: Callable[[], list[int]], patience_s: float) -> int:
+    """Stop every process that ``find`` returns; return how many went on after ``patience_s``."""
+    _stop_until(find, time.monotonic() + patience_s)
+    return sum(state(pid) not in _QUIET for pid in find())
+
+
+def continue_all(found: Iterable[int]) -> None:
+    """Let stopped processes run again."""
+    for pid in found:
+        _send(pid, signal.SIGCONT)
+
+
+def _stop_until(find: Callable[[], list[int]], deadline: float) -> set[int]:
     """Stop all that is found, until nothing new is or the deadline comes; return who was found."""
     stopped: set[int] = set()
     before: set[int] | None = None

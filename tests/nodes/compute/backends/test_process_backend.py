@@ -14,9 +14,10 @@ from pathlib import Path
 import cloudpickle
 import psutil
 import pytest
-from alpyne_grid.nodes.compute.backends import process as process_module
+from alpyne_grid.nodes.compute.backends import pool
 from alpyne_grid.nodes.compute.backends.base import Backend, BackendSetup
 from alpyne_grid.nodes.compute.backends.launch import package_places
+from alpyne_grid.nodes.compute.backends.plain_cells import PlainCells
 from alpyne_grid.nodes.compute.backends.process import ProcessBackend
 from alpyne_grid.tools.contracts.compute import (
     ALICE,
@@ -175,13 +176,15 @@ class TestProcesses(BackendBench):
         async with self.bench(tmp_path) as bench:
             backend = bench.backend
             assert isinstance(backend, ProcessBackend)
-            backend._places = [place for place in package_places() if "msgpack" not in place]
+            cells = backend._maker
+            assert isinstance(cells, PlainCells)
+            cells._places = [place for place in package_places() if "msgpack" not in place]
             backend.warm(ALICE, 2)
             run = await bench.call(abs, 1)
             assert run.how == (JobState.FAILED, Cause.NODE)
             assert "No module named 'msgpack'" in run.end.text
             await workers(bench, 0)
-            backend._places = package_places()
+            cells._places = package_places()
             assert await bench.value(abs, -1) == 1
 
     async def test_warm_workers_are_there_before_the_first_job_and_after_a_crash(
@@ -216,7 +219,7 @@ class TestProcesses(BackendBench):
     async def test_worker_of_an_account_that_is_not_kept_warm_ends_when_it_idles(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(process_module, "IDLE_MAX_S", 0.05)
+        monkeypatch.setattr(pool, "IDLE_MAX_S", 0.05)
         async with self.bench(tmp_path) as bench:
             pid = await bench.value(os.getpid, account=BOB)
             await workers(bench, 0)
