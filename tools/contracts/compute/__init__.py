@@ -34,6 +34,7 @@ from alpyne_grid.tools.contracts.compute.output import OutputContract
 from alpyne_grid.tools.contracts.compute.processes import escape, is_dead, marked, named, wait_gone
 from alpyne_grid.tools.contracts.compute.programs import ProgramContract
 from alpyne_grid.tools.contracts.compute.recorder import DONE, FAILED, LIMIT, Recorder, Run
+from alpyne_grid.tools.contracts.compute.suspension import SuspensionContract
 
 
 class BackendContract(
@@ -44,6 +45,7 @@ class BackendContract(
     KillContract,
     IsolationContract,
     ObjectContract,
+    SuspensionContract,
 ):
     """What every back end of compute nodes must do."""
 
@@ -68,6 +70,7 @@ __all__ = [
     "ProgramContract",
     "Recorder",
     "Run",
+    "SuspensionContract",
     "arguments",
     "call",
     "escape",

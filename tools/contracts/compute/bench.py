@@ -142,7 +142,8 @@ class BackendBench:
     async def bench(self, folder: Path) -> AsyncIterator[Bench]:
         """Yield a bench with a back end in ``folder``."""
         room = ObjectRoom()
-        async with self.opened(BackendSetup(folder / "backend", os.urandom(16), room)) as backend:
+        setup = BackendSetup(folder / "backend", os.urandom(16), room, slots=4)
+        async with self.opened(setup) as backend:
             yield Bench(backend, folder, room)
         assert room.is_closed
         assert room.objects.open_executions == []
