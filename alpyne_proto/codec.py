@@ -17,6 +17,7 @@ from alpyne_proto.registry import MESSAGES, Message, Shape, Spec, build, to_map
 
 _SHORT = 16  # bytes of meta; one with an id has more
 _ROW = _struct.Struct(">HI")
+_ROWS = (Shape.ROW,)
 _MessageT = TypeVar("_MessageT", bound=Message)
 
 
@@ -169,30 +170,36 @@ class RowReader:
 
     def feed(self, data: bytes | memoryview) -> Iterator[tuple[Message, bytes]]:
         """Take ``data`` and yield each whole (row, payload); CodecError for a bad one."""
-        self._buffer += data
-        at = 0
+        held: bytes | memoryview | bytearray = data
+        if self._buffer:  # mostly not: rows arrive whole
+            self._buffer += data
+            held = self._buffer
+        at, size = 0, len(held)
         try:
-            while len(self._buffer) - at >= limits.ROW_HEADER:
-                meta_size, payload_size = _ROW.unpack_from(self._buffer, at)
+            while size - at >= limits.ROW_HEADER:
+                meta_size, payload_size = _ROW.unpack_from(held, at)
                 if meta_size > limits.META_MAX or payload_size > self._most:
                     raise CodecError(
                         f"row: meta {meta_size} and payload {payload_size} bytes, "
                         f"at most {limits.META_MAX} and {self._most}"
                     )
                 begin = at + limits.ROW_HEADER
-                end = begin + meta_size + payload_size
-                if end > len(self._buffer):
+                middle = begin + meta_size
+                end = middle + payload_size
+                if end > size:
                     break
-                meta = bytes(self._buffer[begin : begin + meta_size])
-                row = decode(meta, (Shape.ROW,), lenient=self._lenient)
+                row = decode(bytes(held[begin:middle]), _ROWS, lenient=self._lenient)
                 spec = row.SPEC
                 if spec.code not in self._allowed or payload_size > spec.payload_max:
                     raise CodecError(f"row: {spec.name} of {payload_size} bytes is not legal here")
-                payload = bytes(self._buffer[begin + meta_size : end])
+                payload = bytes(held[middle:end])
                 at = end
                 yield row, payload
         finally:
-            del self._buffer[:at]
+            if held is self._buffer:
+                del self._buffer[:at]
+            elif at < size:
+                self._buffer += held[at:]
 
     def finish(self) -> None:
         """Raise CodecError where the body ended inside a row."""

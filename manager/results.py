@@ -5,7 +5,6 @@ nothing of its bytes is ever unpickled, whatever they claim to be.
 """
 
 import pickle
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from alpyne_grid.manager.grid_events import Outcome
 from alpyne_grid.manager.safe_files import Place as FilePlace
 
 from alpyne_proto import plain
-from alpyne_proto.codec import RowReader
+from alpyne_proto.codec import read_rows
 from alpyne_proto.errors import AlpyneError, CodecError, ErrorCode
 from alpyne_proto.messages import program as rows
 from alpyne_proto.messages.compute import Cause, JobForm, JobState, ResultCodec
@@ -102,7 +101,7 @@ def decode(outcome: Outcome, form: JobForm, place: Place) -> Any:
     if outcome.state is not JobState.DONE:
         raise failure(outcome, place)
     try:
-        parts = list(_read(outcome.body))
+        parts = _read(outcome.body)
     except CodecError as error:
         raise Unreadable(f"job {place.job_id.hex()} on {place.node}: {error}") from None
     if form is JobForm.MAP:
@@ -121,7 +120,7 @@ def decode(outcome: Outcome, form: JobForm, place: Place) -> Any:
 def decode_value(body: bytes, codec: int) -> Any:
     """Return the value of a value object's rows (see alpyne_proto.jobobject)."""
     place = Place(b"", "a data node", ResultCodec(codec))
-    parts = list(_read(body))
+    parts = _read(body)
     for at, (row, data) in enumerate(parts):
         if isinstance(row, rows.Value):
             return _value(data, _buffers(parts, at, row.buffers), place)
@@ -131,7 +130,7 @@ def decode_value(body: bytes, codec: int) -> Any:
 def failure(outcome: Outcome, place: Place) -> errors.JobFailed:
     """Return the exception that a job's failed outcome means."""
     try:
-        parts = list(_read(outcome.body))
+        parts = _read(outcome.body)
     except CodecError:
         parts = []
     for row, data in parts:
@@ -157,10 +156,8 @@ def failure(outcome: Outcome, place: Place) -> errors.JobFailed:
     )
 
 
-def _read(body: bytes) -> Iterator[tuple[Message, bytes]]:
-    reader = RowReader(_ROWS)
-    yield from reader.feed(body)
-    reader.finish()
+def _read(body: bytes) -> list[tuple[Message, bytes]]:
+    return read_rows(body, _ROWS)
 
 
 def _buffers(parts: list[tuple[Message, bytes]], at: int, count: int) -> list[bytes]:
