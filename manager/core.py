@@ -138,9 +138,11 @@ class GridCore:
         if not self._inbox_scheduled:
             self._inbox_scheduled = True
             if threading.get_ident() == self._thread:
-                self._loop.call_soon(self._drain_inbox)
-                if not self._handling:
-                    self._read_inbox()
+                try:
+                    if not self._handling:
+                        self._read_inbox()
+                finally:
+                    self._loop.call_soon(self._drain_inbox)
             else:
                 self._loop.call_soon_threadsafe(self._drain_inbox)
 

@@ -91,8 +91,10 @@ class Shell(asyncio.BufferedProtocol):
         """
         if not self._flush_scheduled and not self._handing_out:
             self._flush_scheduled = True
-            self.loop.call_soon(self._end_turn)
-            self._flush()
+            try:
+                self._flush()
+            finally:  # behind it: what asks for another turn takes time, too
+                self.loop.call_soon(self._end_turn)
 
     # ---- for the subclass ----
 
