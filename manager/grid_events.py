@@ -10,6 +10,8 @@ from alpyne_grid.manager.placement import NodeFacts, Wants
 from alpyne_proto.errors import ErrorCode
 from alpyne_proto.messages.compute import Cause, JobEvent, JobState, Usage, Verdict
 
+_NO_RECEIPT, _NO_USAGE = Receipt(), Usage()
+
 
 class OnLost(Enum):
     """What happens to a job whose node is lost."""
@@ -47,8 +49,8 @@ class Outcome:
     attempt: int
     exit_status: int = 0
     isolation: int = 0
-    receipt: Receipt = field(default_factory=Receipt)
-    usage: Usage = field(default_factory=Usage)
+    receipt: Receipt = _NO_RECEIPT
+    usage: Usage = _NO_USAGE
     refused: ErrorCode = ErrorCode.NO_ERROR
     misfits: tuple[str, ...] = ()  # why no node fits, one line per node
     from_node: bool = False  # a node's word, not the manager's decision

@@ -71,8 +71,10 @@ class GridTable(GridState):
     @property
     def wants_ticks(self) -> bool:
         """Whether something waits for time to pass: give it Tick a few times per second."""
-        gone = (not n.up and not n.lost for n in self.nodes.values())
-        return bool(self._waiting) or any(gone)
+        for node in self.nodes.values():
+            if not node.up and not node.lost:
+                return True
+        return bool(self._waiting)
 
     # --- jobs come and get a node -----------------------------------------------------------
 

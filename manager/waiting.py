@@ -55,8 +55,7 @@ class Waiting:
 
     def run(self, nodes: Iterable[Node], now: float, *, all_heard: bool) -> None:
         """Place what can be placed. ``all_heard``: every node of the pool has said what it has."""
-        for key in list(self._queues):
-            queue = self._queues[key]
+        for key, queue in list(self._queues.items()):  # to hash a key is most of all this
             self._run_queue(*key, queue, nodes, now, all_heard=all_heard)
             if not queue.jobs:
                 del self._queues[key]

@@ -20,6 +20,8 @@ Enforcement = Literal["kernel", "sampled", "none"]
 Suspends = Literal["none", "signals", "kernel"]  # signals: a job can see that it was stopped
 LIMIT_NAMES = ("cpu", "memory", "wall", "output", "result", "processes", "disk", "network")
 
+_NO_USAGE = Usage()
+
 
 class Execution(NamedTuple):
     """One run of one job. Two accounts may use the same job id, so the account is part of it."""
@@ -80,7 +82,7 @@ class TaskEnd:
     result: bytes | Path = b""
     ended: int = 0
     left: int = 0
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = _NO_USAGE
 
 
 class TaskSink(Protocol):
