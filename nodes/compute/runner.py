@@ -322,6 +322,8 @@ class JobRunner:
         if job.finished:
             self._stores.outputs.end(job.number, job.attempt)
         self._pusher.publish(job)
+        if job.finished:  # it leaves before anything is written, for which nobody waits
+            self._pusher.flush()
 
     def _drop_files(self, effect: ev.DropFiles) -> None:
         self._stores.outputs.drop(effect.numbers)
