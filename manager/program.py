@@ -22,7 +22,7 @@ from alpyne_grid.manager.bundle import send_by_value
 from alpyne_grid.manager.errors import ProgramError
 
 from alpyne_proto import limits
-from alpyne_proto.codec import encode_row
+from alpyne_proto.codec import encode, encode_row, join_row
 from alpyne_proto.container import check_path
 from alpyne_proto.errors import AlpyneError, LocalProtocolError
 from alpyne_proto.jobobject import JobObject
@@ -31,6 +31,9 @@ from alpyne_proto.messages.compute import JobForm
 
 BUFFER_MIN = 32 * 1024  # smaller buffers stay in the pickle
 _PLAIN = frozenset({bool, bytes, float, int, str, type(None)})
+_NO_BUFFERS = encode(rows.Arguments(0))
+_NAMED_ROWS_MAX = 256
+_named_rows: dict[tuple[str, str], bytes] = {}  # by module and name
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -131,27 +134,36 @@ def function_row(function: Callable[..., Any], found: list[JobObject]) -> bytes:
     if not callable(function):
         raise ProgramError(f"expected a function to run, got {type(function).__name__}")
     send_by_value(getattr(function, "__module__", None))
-    pickled = _by_reference(function)
-    if pickled is None:
+    row = _named_row(function)
+    if row is None:
         pickled = dump(function, found, None, f"function {name_of(function)}")
-    return _rows_with_buffers(rows.Function(), pickled, ())[0]
+        row = _rows_with_buffers(rows.Function(), pickled, ())[0]
+    return row
 
 
-def _by_reference(function: Callable[..., Any]) -> bytes | None:
-    """Return the pickle of a function that workers import by its name, None for any other.
+def _named_row(function: Callable[..., Any]) -> bytes | None:
+    """Return the row of a function that workers import by its name, None for any other.
 
-    cloudpickle would make the same bytes in ten times the time.
+    cloudpickle would make the same bytes in ten times the time; they say no more than the name.
     """
     module = getattr(function, "__module__", None)
     if type(function) is not FunctionType or module in (None, "__main__"):
         return None
-    packages = accumulate(module.split("."), "{}.{}".format)
-    if not cloudpickle.list_registry_pickle_by_value().isdisjoint(packages):
+    by_value = cloudpickle.list_registry_pickle_by_value()
+    if by_value and not by_value.isdisjoint(accumulate(module.split("."), "{}.{}".format)):
         return None
+    name = function.__qualname__
+    row = _named_rows.get((module, name))
+    if row is not None and getattr(sys.modules.get(module), name, None) is function:
+        return row
     try:
-        return pickle.dumps(function, 5)
+        pickled = pickle.dumps(function, 5)
     except (pickle.PicklingError, AttributeError, ImportError):
         return None  # made within another function, or hidden behind a decorated one
+    if len(_named_rows) >= _NAMED_ROWS_MAX:
+        _named_rows.clear()
+    row = _named_rows[module, name] = _rows_with_buffers(rows.Function(), pickled, ())[0]
+    return row
 
 
 def call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Program:
@@ -171,6 +183,8 @@ def _arguments(
         pickled = pickle.dumps(values, 5)  # no object to note, and no class to send along
     else:
         pickled = dump(values, found, buffers, f"the arguments of {name}")
+    if not buffers and len(pickled) <= rows.Arguments.SPEC.payload_max:
+        return [join_row(_NO_BUFFERS, pickled)]
     return _rows_with_buffers(rows.Arguments(len(buffers)), pickled, buffers)
 
 
