@@ -17,7 +17,7 @@ from alpyne_grid.manager.placement import Wants, heaviest_labels
 from alpyne_grid.manager.program import Program
 
 from alpyne_proto import limits
-from alpyne_proto.codec import encode_row
+from alpyne_proto.codec import encode, encode_row, join_row
 from alpyne_proto.jobobject import JobObject
 from alpyne_proto.messages.compute import JobForm, JobSpec, ResultCodec
 from alpyne_proto.ticket import AUDIENCES_MAX, Ticket, Verb
@@ -108,9 +108,55 @@ def row_for(
     ``trusted``: whether its results may be unpickled. ``holder``: the node's static key, which may
     show the job's tickets. ``routes``: addresses of data nodes by key.
     """
+    program = work.program
+    if program.objects or work.target is not None or work.payload_sha256:
+        spec = _spec(
+            work, allocation, trusted, *_tickets(work, allocation, holder, identity), routes
+        )
+        return encode_row(spec, b"" if work.payload_sha256 else program.payload)
+    made_of = (
+        work.options,
+        work.bundle,
+        work.group,
+        allocation,
+        trusted,
+        program.form,
+        program.kind,
+        program.python,
+        program.first,
+        program.items,
+    )
+    before, start, rest = _latest.spec
+    if made_of != before:
+        meta = encode(_spec(work, allocation, trusted, (), (), routes))
+        start, _, rest = meta.partition(work.job_id)
+        _latest.spec = made_of, start, rest
+    return join_row(start + work.job_id + rest, program.payload)
+
+
+class _Latest:
+    """The spec that was encoded last, cut where its job's id stands.
+
+    Calls of one function differ by their ids alone, and come one after the other.
+    """
+
+    def __init__(self) -> None:
+        self.spec: tuple[tuple[object, ...], bytes, bytes] = ((), b"", b"")
+
+
+_latest = _Latest()
+
+
+def _spec(
+    work: Work,
+    allocation: int,
+    trusted: bool,
+    tickets: tuple[bytes, ...],
+    audiences: Sequence[bytes],
+    routes: Mapping[bytes, str],
+) -> JobSpec:
     program, options = work.program, work.options
-    tickets, audiences = _tickets(work, allocation, holder, identity)
-    spec = JobSpec(
+    return JobSpec(
         job_id=work.job_id,
         allocation=allocation,
         form=program.form,
@@ -134,7 +180,6 @@ def row_for(
         index=min(program.first, (1 << 32) - 1),
         items=program.items,
     )
-    return encode_row(spec, b"" if work.payload_sha256 else program.payload)
 
 
 def needs_bundle(form: JobForm) -> bool:
