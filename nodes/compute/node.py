@@ -63,8 +63,10 @@ class _Parts:
 class ComputeNode:
     """A compute node, made of its configuration; ``start`` and ``close`` are its life."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, *, confined: bool = False) -> None:
+        """``confined``: the whole process is the node's, which gives up what it needs no more."""
         self._config = config
+        self._confined = confined
         self._slots = config.slots or _cores()
         self._log = Log("compute")
         self._host = NodeHost(config)
@@ -83,15 +85,8 @@ class ComputeNode:
 
     async def check(self) -> str:
         """Say with what it would run jobs, without starting. Raises AlpyneError or OSError."""
-        config = self._config
-        factory = find_backend(config.backend)
-        check_options(config.backend, factory, config.options)
         with tempfile.TemporaryDirectory(prefix="alpyne-check-") as folder:
-            backend = factory(
-                BackendSetup(Path(folder), bytes(16), options=config.options, slots=self._slots)
-            )
-            config.check_isolation(backend.level)
-            return await backend.check()
+            return await self._make_backend(Path(folder), bytes(16), None).check()
 
     async def start(self) -> None:
         """Recover what an earlier daemon left, then serve. Raises AlpyneError or OSError."""
@@ -100,14 +95,15 @@ class ComputeNode:
             config, state = self._config, self._host.state
             objects = make_objects(state.identity, host_label=config.host_label)
             folder = state.path / "backend" / config.backend
-            setup = BackendSetup(folder, self._host.boot_id, objects)
-            backend = find_backend(config.backend)(setup)
+            backend = self._make_backend(folder, self._host.boot_id, objects)
             reaped = await backend.reap()
             if reaped:
                 self._log.warning("reaped", processes=reaped)
             await backend.start()
             parts = self._parts = self._assemble(backend, objects)
             await self._restore(parts)
+            if self._confined:
+                backend.confine()
             await self._host.serve()
         except BaseException:
             await self.close()
@@ -133,6 +129,15 @@ class ComputeNode:
             await parts.runner.flushed()
             parts.stores.outputs.close()
         await self._host.close()
+
+    def _make_backend(self, folder: Path, boot_id: bytes, objects: ObjectService | None) -> Backend:
+        """Return the back end that is configured, not started; ConfigError where it cannot be."""
+        config = self._config
+        factory = find_backend(config.backend)
+        check_options(config.backend, factory, config.options)
+        backend = factory(BackendSetup(folder, boot_id, objects, config.options, self._slots))
+        config.check_isolation(backend.level)
+        return backend
 
     def _assemble(self, backend: Backend, objects: ObjectService) -> _Parts:
         host, config = self._host, self._config

@@ -210,7 +210,8 @@ class Backend(Protocol):
         """Stop the execution's tree; the sink gets ``suspended`` once it stands still.
 
         Without effect where it has ended. One that cannot be stopped ends as FAILED, cause NODE.
-        One that waits for its worker is stopped as soon as its program runs.
+        One that waits for its worker is held back: ``started`` and ``suspended`` follow one
+        another, and nothing of it runs. A program that returns meanwhile ends as it did.
         """
 
     def resume(self, execution: Execution) -> None:

@@ -182,7 +182,7 @@ class WorkerPool:
                     return
 
     def suspend(self, execution: Execution) -> None:
-        """Stop the execution's tree, or have it stopped as soon as it runs."""
+        """Stop the execution's tree, or hold it back where it still waits for a worker."""
         self._set_suspended(execution, suspended=True)
 
     def resume(self, execution: Execution) -> None:
@@ -210,9 +210,7 @@ class WorkerPool:
         if self._waiting:
             entry = self._next_waiting(worker.kind)
             if entry is not None:
-                self._give(worker, entry.task, entry.sink)
-                if entry.suspended:
-                    worker.suspend()
+                self._give(worker, entry.task, entry.sink, held=entry.suspended)
                 return
         warm = self._warm.get(worker.kind, 0)
         if len(self._workers) > warm and len(list(self._of(worker.kind))) > warm:
@@ -237,8 +235,10 @@ class WorkerPool:
             if kept.account == kind.account:
                 self._fill(kept)
 
-    def _give(self, worker: WorkerHandle, task: Task, sink: TaskSink) -> None:
-        worker.run(task, sink)
+    def _give(
+        self, worker: WorkerHandle, task: Task, sink: TaskSink, *, held: bool = False
+    ) -> None:
+        worker.run(task, sink, held=held)
         current = worker.current
         self._sampler.wake(limited=current is not None and current.limited)
 

@@ -24,7 +24,7 @@ from alpyne_proto import codec
 from alpyne_proto.errors import FrameError
 from alpyne_proto.frame import Flags, Frame, FrameType
 from alpyne_proto.messages.compute import Cause, JobState
-from alpyne_proto.messages.worker import EndWorker, JobRan, WorkerEnded, WorkerReady
+from alpyne_proto.messages.worker import EndWorker, JobRan, RunJob, WorkerEnded, WorkerReady
 from alpyne_proto.registry import Message, Shape
 
 EXIT_PAUSE_S = 0.0005  # between looks whether a supervisor that said its last word has exited
@@ -103,6 +103,7 @@ class WorkerHandle:
             self._written.register(descriptor, select.POLLIN)
         self._any_left: Callable[[], bool] = _nothing_left
         self._suspension: Suspension | None = None
+        self._held: RunJob | None = None  # the order of a job that is suspended before it began
         self._boot_text = b""
         self._never_ready = False
         self._ended: WorkerEnded | None = None  # the supervisor's last word
@@ -113,8 +114,8 @@ class WorkerHandle:
 
     # ---- what the pool asks ----
 
-    def run(self, task: Task, sink: TaskSink) -> None:
-        """Run ``task``; the worker must be idle."""
+    def run(self, task: Task, sink: TaskSink, *, held: bool = False) -> None:
+        """Run ``task``; the worker must be idle. ``held``: not before it is resumed."""
         self._move(WorkerState.RUNNING)
         self._deadline.cancel()
         self._stream += 2
@@ -137,6 +138,10 @@ class WorkerHandle:
             self.end(failed(Cause.NODE, f"the node could not hand over the job's files: {error}"))
             return
         self._loop.call_soon(self._tell_started, current)
+        if held:
+            self._held = order
+            self._loop.call_soon(self._on_suspended)
+            return
         for piece in framed(FrameType.REQUEST, self._stream, order, current.program()):
             self._job.send(piece)
 
@@ -162,6 +167,8 @@ class WorkerHandle:
 
     def suspend(self) -> None:
         """Stop what it runs, and tell the sink; an execution that cannot be stopped fails."""
+        if self._held is not None:
+            return
         if self._suspension is None:
             self._suspension = Suspension(
                 self._cell, self._on_suspended, self._on_resumed, self._on_not_suspended
@@ -170,7 +177,12 @@ class WorkerHandle:
 
     def resume(self) -> None:
         """Let what it runs go on, and tell the sink."""
-        if self._suspension is not None:
+        if self._held is not None and self.current is not None:
+            order, self._held = self._held, None
+            self._loop.call_soon(self._on_resumed)
+            for piece in framed(FrameType.REQUEST, self._stream, order, self.current.program()):
+                self._job.send(piece)
+        elif self._suspension is not None:
             self._suspension.want(stopped=False)
 
     def sample(self) -> bool:
