@@ -8,6 +8,7 @@ from alpyne_grid.manager.command import Command
 from alpyne_grid.manager.errors import (
     BadArguments,
     BadProgram,
+    CannotSuspend,
     CommandFailed,
     ContainerError,
     JobCancelled,
@@ -60,6 +61,7 @@ __all__ = [
     "AsyncManager",
     "BadArguments",
     "BadProgram",
+    "CannotSuspend",
     "Command",
     "CommandFailed",
     "CommandResult",

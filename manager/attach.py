@@ -6,7 +6,7 @@ adopted: what it settled stays settled, and what is delivered here is settled in
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +14,20 @@ from alpyne_grid.manager.compute_link import ComputeLink, EventRow
 from alpyne_grid.manager.core import GridCore, event_of
 from alpyne_grid.manager.errors import JobFailed, Receipt, UnknownJob, UnsafeResult
 from alpyne_grid.manager.grid_events import Outcome
-from alpyne_grid.manager.jobs import AsyncCancel, AsyncJob, Ended
+from alpyne_grid.manager.jobs import AsyncCancel, AsyncJob, AsyncPause, Ended
 from alpyne_grid.manager.journal import SUFFIX, Journal, Kind, Record
 from alpyne_grid.manager.results import Place
 
 from alpyne_proto.errors import AlpyneError, LocalProtocolError
-from alpyne_proto.messages.compute import JobEvent, JobRow, JobState, ListJobs, ResultCodec
+from alpyne_proto.messages.compute import (
+    JobEvent,
+    JobRow,
+    JobState,
+    ListJobs,
+    ResultCodec,
+    ResumeJobs,
+    SuspendJobs,
+)
 
 Epoch = tuple[int, int]
 RETRY_S = 0.5
@@ -76,6 +84,30 @@ class AttachedJob(AsyncJob):
         core = self._finder.core
         core.call_soon(self._cancel_everywhere)
         return AsyncCancel(self)
+
+    def suspend(self) -> AsyncPause:
+        """Have the job pause on every node that has it; as AsyncJob.suspend."""
+        return self._pause_everywhere(SuspendJobs, pause=True)
+
+    def resume(self) -> AsyncPause:
+        """Let a suspended job go on; as AsyncJob.resume."""
+        return self._pause_everywhere(ResumeJobs, pause=False)
+
+    def _pause_everywhere(
+        self, order: type[SuspendJobs | ResumeJobs], *, pause: bool
+    ) -> AsyncPause:
+        core = self._finder.core
+        keys = [key for key, seen in self._seen.items() if seen.event.state < JobState.DONE]
+        for key in keys:
+            core.check_pausable(self.job_id, key)
+        for key in keys:
+            core.compute[key].order(order, [self.job_id])
+        return AsyncPause(self, pause=pause)
+
+    async def reached(self, is_there: Callable[[JobState], bool], timeout: float | None) -> None:
+        """Return once its state is one of those wanted; as AsyncJob.reached."""
+        await self._finder.watch(self)
+        await super().reached(is_there, timeout)
 
     def _cancel_everywhere(self) -> None:
         self.follow()

@@ -31,6 +31,7 @@ _EVENT_ROWS = (
 )
 
 EventRow = tuple[Message, bytes]
+Order = messages.CancelJobs | messages.SuspendJobs | messages.ResumeJobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ class ComputeLink:
         answer = await connection.call(messages.PutBlob(sha256, len(data)), data)
         answer.body.cancel()
 
-    # --- settlements and cancels ------------------------------------------------------------
+    # --- settlements and orders -------------------------------------------------------------
 
     def settle(self, job_id: bytes, allocation: int, attempt: int) -> None:
         """Tell the node, soon, that this execution's result was delivered."""
@@ -241,15 +242,19 @@ class ComputeLink:
 
     def cancel(self, job_ids: Sequence[bytes]) -> None:
         """Tell the node to end these jobs; dropped where it is not connected."""
+        self.order(messages.CancelJobs, job_ids)
+
+    def order(self, what: type[Order], job_ids: Sequence[bytes]) -> None:
+        """Tell the node to end, suspend or resume these jobs; dropped where it is not connected."""
         connection = self.link.connection
         if connection is None:
             return
         for first in range(0, len(job_ids), limits.CANCEL_IDS):
             some = tuple(job_ids[first : first + limits.CANCEL_IDS])
             try:
-                connection.interrupt_nowait(messages.CancelJobs(some))
+                connection.interrupt_nowait(what(some))
             except AlpyneError as error:
-                self._log.debug("cancel_failed", error=error)
+                self._log.debug("order_failed", what=what.__name__, error=error)
 
     # --- events -----------------------------------------------------------------------------
 

@@ -15,13 +15,13 @@ from typing import Any
 from alpyne_grid.manager import grid_events as g
 from alpyne_grid.manager.compute_link import ComputeLink, EventRow
 from alpyne_grid.manager.effects import Effects
-from alpyne_grid.manager.errors import ManagerClosed
+from alpyne_grid.manager.errors import CannotSuspend, ManagerClosed, NodeUnreachable
 from alpyne_grid.manager.grid_table import GridTable
 from alpyne_grid.manager.jobs import AsyncJob
 from alpyne_grid.manager.journal import Journal, Record
 from alpyne_grid.manager.links import Link, LinkSettings
 from alpyne_grid.manager.output import OutputReader
-from alpyne_grid.manager.placement import NodeFacts
+from alpyne_grid.manager.placement import Node, NodeFacts
 from alpyne_grid.manager.pool import Pool, PoolNode
 from alpyne_grid.manager.results import Place
 from alpyne_grid.manager.specs import Work, check_tickets, plan_of
@@ -190,6 +190,34 @@ class GridCore:
             return
         for compute in self.compute.values():  # another manager's job: whoever has it
             compute.cancel([job_id])
+
+    def pause_job(self, job: AsyncJob, *, pause: bool) -> None:
+        """Have the job suspended, or resumed; on the loop. See AsyncJob.suspend."""
+        known = self.table.jobs.get(job.job_id)
+        if known is not None and known.node is not None:
+            self.check_pausable(job.job_id, known.node)
+        elif known is not None and self.table.nodes:
+            if not any(map(_can_suspend, self.table.nodes.values())):
+                raise CannotSuspend(
+                    f"job {job.id}: no compute node that is known can suspend jobs (`alpyne nodes "
+                    "--long` shows it as suspend); cancel the job, or add a node that can"
+                )
+        event = g.SuspendAsked(job.job_id) if pause else g.ResumeAsked(job.job_id)
+        self.call_soon(lambda: self.handle_added(event))
+
+    def check_pausable(self, job_id: bytes, key: bytes) -> None:
+        """Raise where the node that has a job cannot be told to pause it, or cannot do it."""
+        name, node = self.node_name(key), self.table.nodes.get(key)
+        if node is None or not node.up:
+            raise NodeUnreachable(
+                f"job {job_id.hex()}: its node {name} is not connected, and goes on as it was; "
+                "try again when it is back (`alpyne nodes`)"
+            )
+        if not _can_suspend(node):
+            raise CannotSuspend(
+                f"job {job_id.hex()}: its node {name} cannot suspend jobs (its offer says "
+                "suspend=none); cancel it, or ask for another node with require='suspend!=none'"
+            )
 
     def read_output(self, job: AsyncJob, *, follow: bool, raw: bool = False) -> OutputReader:
         """Return a reader of a job's output."""
@@ -388,6 +416,10 @@ def event_of(row: messages.JobRow) -> messages.JobEvent:
         text=row.text,
         usage=row.usage,
     )
+
+
+def _can_suspend(node: Node) -> bool:
+    return node.facts.attributes.get("suspend", "none") != "none"
 
 
 def _facts(link: Link, status: NodeStatus) -> NodeFacts:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from alpyne_grid.manager import grid_events as g
-from alpyne_grid.manager.compute_link import RESULT_MAX, ComputeLink, Submission
+from alpyne_grid.manager.compute_link import RESULT_MAX, ComputeLink, Order, Submission
 from alpyne_grid.manager.errors import JournalError
 from alpyne_grid.manager.jobs import Ended
 from alpyne_grid.manager.journal import Record
@@ -30,7 +30,7 @@ class Effects:
         self._log = Log("manager")
         self._to_store: Batch = []
         self._to_flush: dict[bytes, ComputeLink] = {}
-        self._to_cancel: dict[bytes, list[bytes]] = {}
+        self._orders: dict[tuple[bytes, type[Order]], list[bytes]] = {}
         self._one: dict[type[Any], Callable[[Any], None]] = {
             g.Send: self._send,
             g.Store: lambda effect: self._to_store.append((effect.job_id, effect.record)),
@@ -38,7 +38,9 @@ class Effects:
             g.Abandon: self._abandon,
             g.Settle: self._settle,
             g.Fetch: lambda effect: core.spawn(self._fetch(effect)),
-            g.Cancel: lambda e: self._to_cancel.setdefault(e.node, []).append(e.job_id),
+            g.Cancel: lambda effect: self._order(messages.CancelJobs, effect),
+            g.Suspend: lambda effect: self._order(messages.SuspendJobs, effect),
+            g.Resume: lambda effect: self._order(messages.ResumeJobs, effect),
             g.Changed: self._changed,
             g.Misstep: lambda effect: self._log.error("misstep", text=effect.text),
         }
@@ -52,14 +54,18 @@ class Effects:
             submitted, self._to_flush = self._to_flush, {}
             for link in submitted.values():
                 link.flush()
-        for node, job_ids in self._to_cancel.items():
-            compute = self._core.compute.get(node)
-            if compute is not None:
-                compute.cancel(job_ids)
-        self._to_cancel.clear()
+        if self._orders:
+            orders, self._orders = self._orders, {}
+            for (node, what), job_ids in orders.items():
+                compute = self._core.compute.get(node)
+                if compute is not None:
+                    compute.order(what, job_ids)
         if self._to_store:
             batch, self._to_store = self._to_store, []
             self._store(batch)
+
+    def _order(self, what: type[Order], effect: g.Cancel | g.Suspend | g.Resume) -> None:
+        self._orders.setdefault((effect.node, what), []).append(effect.job_id)
 
     def _store(self, batch: Batch) -> None:
         core = self._core

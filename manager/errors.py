@@ -9,6 +9,7 @@ AlpyneError
 ├── ProgramError            a function, file or bundle that cannot be sent
 ├── ResultTimeout           result(timeout) elapsed; the job goes on
 ├── UnknownJob              no reachable node has a job of this id
+├── CannotSuspend           the job's node cannot suspend jobs
 ├── JobFailed               a job, or an item of a map, did not end as DONE
 │   ├── JobRaised               the program raised; __cause__ is its exception
 │   ├── JobCrashed              the interpreter or command died
@@ -19,7 +20,7 @@ AlpyneError
 │   ├── UnpicklableResult       the value cannot be sent back
 │   ├── UnsafeResult            not a plain value, on a node that is not trusted
 │   ├── CommandFailed           a command ended with a status other than 0
-│   ├── LimitExceeded           memory or output over its limit
+│   ├── LimitExceeded           memory, processes, disk or output over its limit
 │   ├── JobTimeout              it ran longer than its timeout
 │   ├── JobCancelled            it was cancelled; .receipt says what was ended
 │   ├── JobLost                 its nodes were lost more often than allowed
@@ -92,6 +93,12 @@ class UnknownJob(AlpyneError):
     code = ErrorCode.NOT_FOUND
 
 
+class CannotSuspend(AlpyneError):
+    """The node that has the job cannot suspend jobs; the job goes on."""
+
+    code = ErrorCode.UNSUPPORTED
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What the end of a job's processes looked like.
@@ -134,7 +141,7 @@ class JobFailed(AlpyneError):
         self.node = node
         self.cause = cause
         self.traceback = traceback
-        self.remedy = remedy or type(self).remedy
+        self.remedy = remedy or _REMEDIES.get(cause) or type(self).remedy
         self.item = item
         self.exit_status = exit_status
         self.receipt = receipt or Receipt()
@@ -207,9 +214,9 @@ class CommandFailed(JobFailed):
 
 
 class LimitExceeded(JobFailed):
-    """The job used more memory or wrote more output than it was allowed."""
+    """The job used more than it was allowed; ``cause`` says of what."""
 
-    remedy = "raise memory=, output= or result= of the job, or give it less to do"
+    remedy = "raise the limit of the job, or give it less to do"
 
 
 class JobTimeout(JobFailed):
@@ -303,6 +310,13 @@ class UnsafePath(ObjectError):
     code = ErrorCode.BAD_REQUEST
 
 
+# Where the cause says more than the class of the error.
+_REMEDIES = {
+    Cause.MEMORY: "raise memory= of the job, or give it less to do at once",
+    Cause.OUTPUT: "raise output= or result= of the job, or have it print or return less",
+    Cause.PROCESSES: "raise processes= of the job (threads count too), or start fewer at once",
+    Cause.DISK: "raise disk= of the job, or keep less in files; large data belongs in a container",
+}
 BY_CAUSE: dict[Cause, type[JobFailed]] = {
     Cause.NONE: JobFailed,
     Cause.EXCEPTION: JobRaised,

@@ -160,6 +160,20 @@ class CancelAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class SuspendAsked:
+    """The program wants a job to pause, now or as soon as it runs."""
+
+    job_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    """The program wants a job to go on."""
+
+    job_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """The journal has the records of this job's last Store."""
 
@@ -190,6 +204,8 @@ Event = (
     | ResultFetched
     | FetchFailed
     | CancelAsked
+    | SuspendAsked
+    | ResumeAsked
     | Stored
     | StoreFailed
     | Tick
@@ -260,6 +276,22 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspend:
+    """Tell the node to pause the job."""
+
+    node: bytes
+    job_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Tell the node to let the job go on."""
+
+    node: bytes
+    job_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Changed:
     """The job's state, as its handle shows it, and where it is."""
 
@@ -276,4 +308,16 @@ class Misstep:
     text: str
 
 
-Effect = Send | Store | Deliver | Abandon | Settle | Fetch | Cancel | Changed | Misstep
+Effect = (
+    Send
+    | Store
+    | Deliver
+    | Abandon
+    | Settle
+    | Fetch
+    | Cancel
+    | Suspend
+    | Resume
+    | Changed
+    | Misstep
+)

@@ -6,6 +6,7 @@ from enum import IntEnum
 from alpyne_grid.manager.grid_events import Outcome, Plan
 
 from alpyne_proto.errors import LocalProtocolError
+from alpyne_proto.messages.compute import JobState
 
 STORY = 12  # moves that a wrong move's error tells
 
@@ -101,6 +102,8 @@ class GridJob:
     moves: int = 0
     tries: int = 0  # executions that failed and were tried anew
     cancelled: bool = False
+    pause: bool | None = None  # what the program wants: True to pause, False to go on
+    heard: JobState = JobState.QUEUED  # of the execution that goes on, as its node last said
     without: frozenset[bytes] = frozenset()  # nodes that refused it
     outcome: Outcome | None = None  # from SETTLING on
     story: bytearray = field(default_factory=bytearray)  # last triggers

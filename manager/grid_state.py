@@ -52,6 +52,7 @@ class GridState:
         job.move(Trigger.PLACED_ANEW if job.allocation else Trigger.PLACED)
         job.allocation += 1
         job.attempt, job.answered, job.outcome = 0, False, None
+        job.heard = JobState.QUEUED
         job.node = node.key
         node.take(job.plan.job_id, job.plan.wants.cpus, job.plan.size)
         if job.phase is Phase.SENT:

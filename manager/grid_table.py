@@ -15,7 +15,8 @@ from typing import Any
 from alpyne_grid.manager import grid_events as g
 from alpyne_grid.manager.errors import Receipt
 from alpyne_grid.manager.grid_jobs import GridJob, Phase, Trigger
-from alpyne_grid.manager.grid_state import FIRST, MOVES_MAX, GridState
+from alpyne_grid.manager.grid_pauses import GridPauses
+from alpyne_grid.manager.grid_state import FIRST, MOVES_MAX
 from alpyne_grid.manager.placement import Node
 
 from alpyne_proto.errors import ErrorCode, LocalProtocolError
@@ -27,9 +28,10 @@ PAUSE_S = 0.5  # for a node that refused work for now
 _ALIVE = (Phase.SENT, Phase.ACCEPTED, Phase.RUNNING)
 _AT_NODE = (*_ALIVE, Phase.FETCHING)
 _RETRIED = (Cause.EXCEPTION, Cause.CRASH, Cause.EXIT_STATUS)
+_BEGUN = (JobState.RUNNING, JobState.SUSPENDED)
 
 
-class GridTable(GridState):
+class GridTable(GridPauses):
     """The jobs and compute nodes of one journal."""
 
     def __init__(self, *, lost_after_s: float = LOST_AFTER_S) -> None:
@@ -46,6 +48,8 @@ class GridTable(GridState):
             g.ResultFetched: self._result_fetched,
             g.FetchFailed: self._fetch_failed,
             g.CancelAsked: self._cancel_asked,
+            g.SuspendAsked: self._suspend_asked,
+            g.ResumeAsked: self._resume_asked,
             g.Stored: self._stored,
             g.StoreFailed: self._store_failed,
             g.Tick: self._tick,
@@ -118,6 +122,8 @@ class GridTable(GridState):
             self._fetch(job, job.outcome)
         elif job.cancelled and job.phase in _ALIVE:
             self._do(g.Cancel(node.key, job.plan.job_id))
+        else:
+            self._tell_pause(job)
 
     def _node_down(self, event: g.NodeDown, now: float) -> None:
         node = self.nodes.get(event.node)
@@ -176,6 +182,8 @@ class GridTable(GridState):
         self._do(g.Changed(job.plan.job_id, state, job.node, True))
         if job.cancelled and job.node is not None:
             self._do(g.Cancel(job.node, job.plan.job_id))
+        elif job.pause:
+            self._tell_pause(job)
 
     def _refused(self, job: GridJob, event: g.JobAnswered, now: float) -> None:
         if event.retryable and event.code is not ErrorCode.UNSUPPORTED:
@@ -201,9 +209,9 @@ class GridTable(GridState):
         elif job.phase is Phase.FETCHING and row.attempt == job.attempt:
             pass  # the same news again, after a reconnection
         else:
-            self._taken_up(job, event)
+            self._taken_up(job, event, now)
 
-    def _taken_up(self, job: GridJob, event: g.JobChanged) -> None:
+    def _taken_up(self, job: GridJob, event: g.JobChanged, now: float) -> None:
         """Take news of the execution that counts."""
         row = event.row
         if job.phase is Phase.FETCHING:  # its node fell before the result was durable
@@ -211,11 +219,11 @@ class GridTable(GridState):
             job.outcome = None
         if row.state >= JobState.DONE:
             job.attempt = row.attempt
-            self._finished(job, event)
+            self._finished(job, event, now)
         else:
-            job.attempt = row.attempt
-            if row.state is JobState.RUNNING:
+            if row.state in _BEGUN:
                 job.move(Trigger.STARTED)
+            self._heard_of(job, row)
             self._do(g.Changed(row.job_id, row.state, event.node, job.answered))
 
     def _stale(self, job: GridJob | None, event: g.JobChanged) -> None:
@@ -238,14 +246,17 @@ class GridTable(GridState):
         if settled is not None:  # so that the node marks its result as superseded
             self._do(g.Settle(event.node, row.job_id, *settled))
 
-    def _finished(self, job: GridJob, event: g.JobChanged) -> None:
+    def _finished(self, job: GridJob, event: g.JobChanged, now: float) -> None:
         row = event.row
         outcome = _outcome(event)
         if row.state is JobState.DONE:
             self.nodes[event.node].learn(job.plan.kind, row.usage.wall_ms)
-        if row.state is JobState.LOST and not job.cancelled:
+        elif _is_nodes_fault(row) and not job.cancelled:
+            if row.state is JobState.FAILED:
+                self._pause_node(job, event.node, now)
             self._rerun(job, row.text or "its node could not keep it", moves=True)
-        elif row.cause in _RETRIED and job.tries < job.plan.retries and not job.cancelled:
+            return
+        if row.cause in _RETRIED and job.tries < job.plan.retries and not job.cancelled:
             job.tries += 1
             self._count(event.node, "retried")
             self._rerun(job, row.text)
@@ -256,6 +267,14 @@ class GridTable(GridState):
             job.move(Trigger.FINISHED_LARGE)
             job.outcome = outcome
             self._fetch(job, outcome)
+
+    def _pause_node(self, job: GridJob, key: bytes, now: float) -> None:
+        """Send nothing to a node that could not run a job, for a moment; longer each time.
+
+        So it has time to recover (a container engine that starts anew), and others take its work.
+        """
+        node = self.nodes[key]
+        node.paused_until = max(node.paused_until, now + PAUSE_S * 2**job.moves)
 
     # --- large results ----------------------------------------------------------------------
 
@@ -316,6 +335,12 @@ class GridTable(GridState):
         job.move(Trigger.STORE_FAILED)
         self._abandoned.add(event.job_id)
         self._do(g.Abandon(event.job_id, event.text))
+
+
+def _is_nodes_fault(row: JobEvent) -> bool:
+    """Return whether an execution ended for its node's sake: the program may be well."""
+    is_failed = row.state is JobState.FAILED and row.cause is Cause.NODE
+    return is_failed or row.state is JobState.LOST
 
 
 def _outcome(event: g.JobChanged) -> g.Outcome:

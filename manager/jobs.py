@@ -37,6 +37,9 @@ class JobOwner(Protocol):
     def cancel_job(self, job: "AsyncJob") -> None:
         """Have the job ended."""
 
+    def pause_job(self, job: "AsyncJob", *, pause: bool) -> None:
+        """Have the job suspended, or resumed; raises where its node cannot be told, or cannot."""
+
     def read_output(self, job: "AsyncJob", *, follow: bool, raw: bool) -> OutputReader:
         """Return a reader of its output."""
 
@@ -61,6 +64,7 @@ class AsyncJob:
         self.node_key: bytes | None = None
         self.is_accepted = False
         self._waiters: list[asyncio.Future[None]] = []
+        self._watchers = 0  # who wait for another state than the last one
         self._value: tuple[Any, Exception | None] | None = None
 
     def __repr__(self) -> str:
@@ -192,6 +196,33 @@ class AsyncJob:
         self._owner.cancel_job(self)
         return AsyncCancel(self)
 
+    def suspend(self) -> "AsyncPause":
+        """Have the job pause with all its processes; one that waits pauses as soon as it runs.
+
+        It keeps its slots and memory, its timeout does not go on, and it can be cancelled. Raises
+        NodeUnreachable where its node is not connected, CannotSuspend where that suspends no jobs.
+        """
+        self._owner.pause_job(self, pause=True)
+        return AsyncPause(self, pause=True)
+
+    def resume(self) -> "AsyncPause":
+        """Let a suspended job go on; errors as of ``suspend``."""
+        self._owner.pause_job(self, pause=False)
+        return AsyncPause(self, pause=False)
+
+    async def reached(self, is_there: Callable[[JobState], bool], timeout: float | None) -> None:
+        """Return once its state is one of those wanted; ResultTimeout after ``timeout``."""
+        self._watchers += 1
+        try:
+            async with asyncio.timeout(timeout):
+                await self._news(lambda: is_there(self.phase) or self.future.done())
+        except TimeoutError:
+            raise ResultTimeout(
+                f"job {self.id}: still {self.state.name} after {timeout} s; it stays asked for"
+            ) from None
+        finally:
+            self._watchers -= 1
+
     def output(self, *, follow: bool = True) -> OutputReader:
         """Iterate over the lines that it writes to stdout and stderr, from the first one on.
 
@@ -207,6 +238,8 @@ class AsyncJob:
         self.phase, self.node_key = state, node
         if accepted and not self.is_accepted:
             self.is_accepted = True
+            self._wake()
+        elif self._watchers:
             self._wake()
 
     def deliver(self, ended: Ended) -> None:
@@ -256,4 +289,26 @@ class AsyncCancel:
         return ended.outcome.receipt
 
     def __await__(self) -> Generator[Any, None, Receipt]:
+        return self.wait().__await__()
+
+
+class AsyncPause:
+    """A suspension, or the end of one, that was asked for."""
+
+    def __init__(self, job: AsyncJob, *, pause: bool) -> None:
+        self._job = job
+        self._pause = pause
+
+    async def wait(self, timeout: float | None = None) -> JobState:
+        """Return the job's state once it is suspended, or is so no longer, or has ended.
+
+        A job that waits for its turn is suspended when that has come. Raises ResultTimeout.
+        """
+        await self._job.reached(self._is_done, timeout)
+        return self._job.state
+
+    def _is_done(self, state: JobState) -> bool:
+        return state >= JobState.DONE or (state is JobState.SUSPENDED) == self._pause
+
+    def __await__(self) -> Generator[Any, None, JobState]:
         return self.wait().__await__()

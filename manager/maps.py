@@ -22,7 +22,10 @@ from alpyne_grid.manager.sources import Item, ItemSource
 from alpyne_proto.messages.compute import Cause, JobState
 
 # What one item may have brought upon the others of its chunk.
-DIVIDED = (Cause.CRASH, Cause.MEMORY, Cause.OUTPUT, Cause.WALL_TIME)
+DIVIDED = (
+    *(Cause.CRASH, Cause.MEMORY, Cause.PROCESSES, Cause.DISK),
+    *(Cause.OUTPUT, Cause.WALL_TIME),
+)
 DECODED_HERE = 256 * 1024  # bytes; larger results are decoded in a thread
 Row = tuple[int, Item, Any]  # index, item, value or Failed
 

@@ -11,8 +11,10 @@ from alpyne_grid.manager.grid_events import OnLost
 
 from alpyne_proto import limits
 from alpyne_proto.messages.compute import Operator, Requirement
+from alpyne_proto.offer import NOTHING, Asked
 
 RETRIES_MAX = 1_000
+NETWORK_MAX, IMAGE_MAX = 64, 256  # bytes, as in JobSpec
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kKMGT]?)(i?)B?")
 _POWERS = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -90,7 +92,9 @@ class JobOptions:
     crash is tried anew. ``cpus``: slots that it takes. ``tags``: to find it again. ``name``: for
     lists. ``require``: conditions on the node's offer. ``nodes``: keys of the nodes that may run
     it. ``on_lost``: "move" a job whose node is lost, or "wait" for that node. ``python``: version
-    that it needs, if not the one that it is sent from.
+    that it needs, if not the one that it is sent from. ``processes``: most at once, threads
+    included. ``disk``: what its files may take on the node, as ``memory``. ``network``, ``image``:
+    names that the node's administrator lists; without them it gets none, and the node's own.
     """
 
     memory: Size | None = None
@@ -105,6 +109,10 @@ class JobOptions:
     nodes: Collection[bytes] = ()
     on_lost: Literal["move", "wait"] = "move"
     python: str = ""
+    processes: int | None = None
+    disk: Size | None = None
+    network: str = ""
+    image: str = ""
 
     def checked(self) -> "CheckedOptions":
         """Return the options as numbers; ProgramError for one that cannot be."""
@@ -130,7 +138,7 @@ class JobOptions:
                 f"on_lost: expected 'move' or 'wait', got {self.on_lost!r}"
             ) from None
         return CheckedOptions(
-            memory_bytes=parse_size(self.memory),
+            asked=self._asked(),
             timeout_ms=round(parse_duration(self.timeout) * 1000),
             retries=self.retries,
             cpus=self.cpus,
@@ -144,12 +152,26 @@ class JobOptions:
             python=self.python,
         )
 
+    def _asked(self) -> Asked:
+        processes = 0 if self.processes is None else self.processes
+        if type(processes) is not int or not 0 <= processes < 1 << 32:
+            raise ProgramError(f"processes: expected 1 to 4294967295, got {processes!r}")
+        for name, most in (("network", NETWORK_MAX), ("image", IMAGE_MAX)):
+            named = getattr(self, name)
+            if not isinstance(named, str) or len(named.encode()) > most or "," in named:
+                raise ProgramError(
+                    f"{name}: expected a name that a node lists (`alpyne nodes --long`), at most "
+                    f"{most} bytes without a comma, got {named!r:.100}"
+                )
+        memory, disk = parse_size(self.memory), parse_size(self.disk)
+        return Asked(memory, processes, disk, self.network, self.image)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedOptions:
     """JobOptions as numbers."""
 
-    memory_bytes: int = 0
+    asked: Asked = NOTHING
     timeout_ms: int = 0
     retries: int = 0
     cpus: int = 1

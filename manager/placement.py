@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from alpyne_proto.messages.compute import Requirement
-from alpyne_proto.offer import unmet
+from alpyne_proto.offer import NOTHING, Asked, unkept, unmet
 
 PER_SLOT_MIN = 2  # one runs, one waits: a slot never idles for a round trip
 PER_SLOT_MAX = 128
@@ -25,7 +25,7 @@ class Wants:
 
     ``labels``: host labels that hold its data; a node with one of them is preferred. ``only``: keys
     of the nodes that may run it (empty: all). ``without``: nodes that may not. ``trusted``: only
-    nodes whose results may be unpickled. ``memory_bytes``: a limit that the node must enforce.
+    nodes whose results may be unpickled. ``asked``: what the node must enforce and list.
     """
 
     requirements: tuple[Requirement, ...] = ()
@@ -35,7 +35,7 @@ class Wants:
     only: frozenset[bytes] = frozenset()
     without: frozenset[bytes] = frozenset()
     trusted: bool = False
-    memory_bytes: int = 0
+    asked: Asked = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +130,9 @@ def misfit(facts: NodeFacts, key: bytes, wants: Wants) -> str:
     pythons = facts.attributes.get("pythons", "")
     if wants.python and wants.python not in pythons.split(","):
         return f"has Python {pythons or 'unknown'}, the code needs {wants.python}"
-    if wants.memory_bytes:
-        if facts.attributes.get("limit.memory", "none") == "none":
-            return "cannot enforce a memory limit"
-        has = int(facts.attributes.get("memory_bytes", "0"))
-        if 0 < has < wants.memory_bytes:
-            return f"has {has} bytes of memory, asked memory={wants.memory_bytes}"
+    lacking = unkept(facts.attributes, wants.asked)
+    if lacking:
+        return lacking
     return unmet(facts.attributes, wants.requirements)
 
 

@@ -70,7 +70,7 @@ def plan_of(work: Work, labels: Callable[[bytes], str]) -> Plan:
         cpus=options.cpus,
         labels=heaviest_labels(weights) if weights else frozenset(),
         only=options.nodes,
-        memory_bytes=options.memory_bytes,
+        asked=options.asked,
         # Whoever reads a value object unpickles it: only nodes that are trusted may write them.
         trusted=work.target is not None,
     )
@@ -156,6 +156,7 @@ def _spec(
     routes: Mapping[bytes, str],
 ) -> JobSpec:
     program, options = work.program, work.options
+    asked = options.asked
     return JobSpec(
         job_id=work.job_id,
         allocation=allocation,
@@ -165,7 +166,7 @@ def _spec(
         bundle=work.bundle.sha256 if work.bundle is not None else b"",
         python=options.python or program.python,
         cpus=options.cpus,
-        memory_bytes=options.memory_bytes,
+        memory_bytes=asked.memory_bytes,
         timeout_ms=options.timeout_ms,
         output_bytes=options.output_bytes,
         result_bytes=options.result_bytes,
@@ -179,6 +180,10 @@ def _spec(
         payload_sha256=work.payload_sha256,
         index=min(program.first, (1 << 32) - 1),
         items=program.items,
+        processes=asked.processes,
+        disk_bytes=asked.disk_bytes,
+        network=asked.network,
+        image=asked.image,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from alpyne_grid.manager.errors import JobFailed, Receipt, ResultTimeout
-from alpyne_grid.manager.jobs import AsyncJob
+from alpyne_grid.manager.jobs import AsyncJob, AsyncPause
 from alpyne_grid.manager.loop_thread import LoopThread, callbacks
 from alpyne_grid.manager.maps import MapRun
 from alpyne_grid.manager.output import OutputLine, OutputReader
@@ -116,6 +116,18 @@ class Job:
         self.job.cancel()
         return Cancel(self)
 
+    def suspend(self) -> "Pause":
+        """Have the job pause with all its processes; one that waits pauses as soon as it runs.
+
+        It keeps its slots and memory, its timeout does not go on, and it can be cancelled. Raises
+        NodeUnreachable where its node is not connected, CannotSuspend where that suspends no jobs.
+        """
+        return Pause(self._thread, self._thread.call_function(self.job.suspend))
+
+    def resume(self) -> "Pause":
+        """Let a suspended job go on; errors as of ``suspend``."""
+        return Pause(self._thread, self._thread.call_function(self.job.resume))
+
     def output(self, *, follow: bool = True) -> Iterator[OutputLine]:
         """Iterate over the lines that it writes to stdout and stderr, from the first one on.
 
@@ -141,6 +153,21 @@ class Cancel:
         """
         self._job.wait(timeout)
         return self._job.job.receipt or Receipt()
+
+
+class Pause:
+    """A suspension, or the end of one, that was asked for."""
+
+    def __init__(self, thread: LoopThread, pause: AsyncPause) -> None:
+        self._thread = thread
+        self._pause = pause
+
+    def wait(self, timeout: float | None = None) -> JobState:
+        """Return the job's state once it is suspended, or is so no longer, or has ended.
+
+        Raises ResultTimeout.
+        """
+        return self._thread.call(self._pause.wait(timeout))
 
 
 class Results:

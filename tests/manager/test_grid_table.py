@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from alpyne_grid.manager import grid_events as g
 from alpyne_grid.manager.grid_jobs import MOVES, GridJob, Phase, Trigger
-from alpyne_grid.manager.grid_table import LOST_AFTER_S, MOVES_MAX, GridTable
+from alpyne_grid.manager.grid_table import LOST_AFTER_S, MOVES_MAX, PAUSE_S, GridTable
 from alpyne_grid.manager.journal import Kind
 from alpyne_grid.manager.placement import LOCALITY_WAIT_S, NodeFacts, Wants
 from alpyne_grid.manager.waiting import FIT_WAIT_S
@@ -426,6 +426,175 @@ def test_table_retries_no_job_that_hit_a_limit(grid: Driver, state: JobState, ca
     grid.add(retries=2)
     grid.event(A, state, cause=cause)
     assert grid.delivered()[0].outcome.state is state
+
+
+# --- a node that could not run a job ------------------------------------------------------------
+
+
+def test_table_moves_a_job_that_its_node_could_not_run(grid: Driver) -> None:
+    grid.up(A)
+    grid.add()
+    grid.up(B)
+    grid.answer(A)
+    grid.event(A, JobState.FAILED, cause=Cause.NODE, text="the container engine stopped")
+    assert grid.sent() == [(A, 1), (B, 2)]
+    assert grid.table.counts["moved"] == 1
+    assert grid.delivered() == []
+
+
+def test_table_tries_the_same_node_again_after_a_pause_that_grows(grid: Driver) -> None:
+    grid.up(A)
+    grid.add()
+    for allocation, pause_s in ((1, PAUSE_S), (2, 2 * PAUSE_S), (3, 4 * PAUSE_S)):
+        grid.answer(A)
+        grid.event(A, JobState.FAILED, allocation=allocation, cause=Cause.NODE)
+        grid.now += pause_s - 0.01
+        grid.feed(g.Tick())
+        assert len(grid.sent()) == allocation
+        grid.now += 0.02
+        grid.feed(g.Tick())
+        assert len(grid.sent()) == allocation + 1
+
+
+def test_table_pauses_no_node_for_a_program_that_it_no_longer_has(grid: Driver) -> None:
+    grid.up(A)
+    grid.add()
+    grid.answer(A)
+    grid.event(A, JobState.LOST, cause=Cause.NODE)
+    assert grid.sent() == [(A, 1), (A, 2)]
+
+
+def test_table_fails_a_job_in_the_nodes_words_when_nodes_failed_too_often(grid: Driver) -> None:
+    grid.up(A)
+    grid.add()
+    for allocation in range(1, MOVES_MAX + 2):
+        assert grid.delivered() == []
+        grid.answer(A)
+        grid.event(A, JobState.FAILED, allocation=allocation, cause=Cause.NODE, text="no engine")
+        grid.now += 60
+        grid.feed(g.Tick())
+    outcome = grid.delivered()[0].outcome
+    assert (outcome.state, outcome.cause) == (JobState.LOST, Cause.NODE)
+    assert outcome.text == "no engine; it had moved 5 times before"
+
+
+def test_table_does_not_try_a_cancelled_job_again_when_its_node_failed(grid: Driver) -> None:
+    grid.up(A)
+    grid.add()
+    grid.answer(A)
+    grid.feed(g.CancelAsked(job_id(1)))
+    grid.event(A, JobState.FAILED, cause=Cause.NODE)
+    assert len(grid.delivered()) == 1
+
+
+# --- suspending ---------------------------------------------------------------------------------
+
+
+def paused(grid: Driver) -> None:
+    """Job 1 at A, suspended by the program."""
+    grid.up(A)
+    grid.add()
+    grid.answer(A)
+    grid.event(A, JobState.RUNNING)
+    grid.feed(g.SuspendAsked(job_id(1)))
+    grid.event(A, JobState.SUSPENDED)
+
+
+def test_table_tells_the_node_to_suspend_and_resume(grid: Driver) -> None:
+    grid.up(A)
+    grid.add()
+    grid.answer(A)
+    assert grid.feed(g.SuspendAsked(job_id(1))) == [g.Suspend(A, job_id(1))]
+    assert grid.feed(g.ResumeAsked(job_id(1))) == [g.Resume(A, job_id(1))]
+
+
+def test_table_tells_that_a_job_is_suspended(grid: Driver) -> None:
+    paused(grid)
+    assert grid.effects[-1] == g.Changed(job_id(1), JobState.SUSPENDED, A, True)
+
+
+def test_table_takes_a_suspended_job_that_was_never_said_to_run(grid: Driver) -> None:
+    grid.up(A)
+    grid.add()
+    grid.answer(A)
+    grid.feed(g.SuspendAsked(job_id(1)))
+    grid.event(A, JobState.SUSPENDED)
+    assert grid.table.jobs[job_id(1)].phase is Phase.RUNNING
+
+
+def test_table_suspends_only_after_the_answer_because_an_interrupt_overtakes(
+    grid: Driver,
+) -> None:
+    grid.up(A)
+    grid.add()
+    assert grid.feed(g.SuspendAsked(job_id(1))) == []
+    assert grid.answer(A)[-1] == g.Suspend(A, job_id(1))
+
+
+def test_table_suspends_a_job_that_waits_once_a_node_has_it(grid: Driver) -> None:
+    grid.feed(g.NodesExpected(frozenset({A})))
+    grid.add()
+    grid.feed(g.SuspendAsked(job_id(1)))
+    grid.up(A)
+    assert grid.answer(A)[-1] == g.Suspend(A, job_id(1))
+
+
+def test_table_suspends_a_job_again_where_it_has_moved(grid: Driver) -> None:
+    paused(grid)
+    grid.up(B)
+    grid.lose(A)
+    assert grid.sent()[-1] == (B, 2)
+    assert grid.answer(B)[-1] == g.Suspend(B, job_id(1))
+
+
+def test_table_suspends_a_job_again_when_its_node_was_restarted(grid: Driver) -> None:
+    paused(grid)
+    effects = grid.event(A, JobState.QUEUED, attempt=2)
+    assert g.Suspend(A, job_id(1)) in effects
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [(g.SuspendAsked, g.Suspend), (g.ResumeAsked, g.Resume)]
+)
+def test_table_repeats_a_wish_that_the_lost_connection_may_have_swallowed(
+    grid: Driver,
+    asked: type[g.SuspendAsked | g.ResumeAsked],
+    told: type[g.Suspend | g.Resume],
+) -> None:
+    paused(grid)
+    grid.feed(asked(job_id(1)), g.NodeDown(A))
+    assert grid.up(A) == [told(A, job_id(1))]
+
+
+def test_table_forgets_the_wish_when_somebody_else_has_resumed_the_job(grid: Driver) -> None:
+    paused(grid)
+    grid.event(A, JobState.RUNNING)
+    grid.feed(g.NodeDown(A))
+    assert grid.up(A) == []
+
+
+def test_table_says_nothing_of_pauses_for_jobs_that_nobody_suspended(grid: Driver) -> None:
+    grid.up(A)
+    grid.add()
+    grid.answer(A)
+    grid.event(A, JobState.RUNNING)
+    grid.event(A, JobState.QUEUED, attempt=2)
+    grid.feed(g.NodeDown(A))
+    assert grid.up(A) == []
+
+
+def test_table_passes_over_a_job_that_it_does_not_have(grid: Driver) -> None:
+    assert grid.feed(g.SuspendAsked(job_id(7)), g.ResumeAsked(job_id(7))) == []
+
+
+def test_table_cancels_a_suspended_job(grid: Driver) -> None:
+    paused(grid)
+    assert grid.feed(g.CancelAsked(job_id(1))) == [g.Cancel(A, job_id(1))]
+    grid.event(A, JobState.KILLED, cause=Cause.CANCELLED)
+    assert grid.delivered()[0].outcome.state is JobState.KILLED
+
+
+# --- retries, once more -------------------------------------------------------------------------
 
 
 def test_table_takes_no_result_of_an_older_allocation_from_the_node_that_has_the_newer(

@@ -66,6 +66,15 @@ class Simulation:
             assert [(r.allocation, r.attempt) for r in settled] == [
                 (outcome.allocation, outcome.attempt)
             ]
+        elif isinstance(effect, g.Suspend | g.Resume):
+            node = self.by_key[effect.node]
+            before, after = JobState.RUNNING, JobState.SUSPENDED
+            if isinstance(effect, g.Resume):
+                before, after = after, before
+            known = node.jobs.get(effect.job_id)
+            if node.up and known is not None and known[1] is before:
+                node.jobs[effect.job_id] = (known[0], after)
+                self.tell(node, effect.job_id)
         elif isinstance(effect, g.Cancel):
             node = self.by_key[effect.node]
             known = node.jobs.get(effect.job_id)
@@ -116,6 +125,8 @@ class Simulation:
             return
         chosen = self.random.choice(active)
         allocation, state = node.jobs[chosen]
+        if state is JobState.SUSPENDED:
+            return
         ends = [JobState.DONE, JobState.DONE, JobState.DONE, JobState.FAILED]
         after = JobState.RUNNING if state is JobState.QUEUED else self.random.choice(ends)
         node.jobs[chosen] = (allocation, after)
@@ -125,7 +136,8 @@ class Simulation:
         if not node.up:
             return
         allocation, state = node.jobs[told]
-        cause = {JobState.FAILED: Cause.CRASH, JobState.KILLED: Cause.CANCELLED}
+        failure = Cause.NODE if told[-1] % 4 == 0 else Cause.CRASH
+        cause = {JobState.FAILED: failure, JobState.KILLED: Cause.CANCELLED}
         row = JobEvent(1, told, allocation, 1, state, cause.get(state, Cause.NONE), inline=True)
         self.feed(g.JobChanged(node.key, row, b"x"))
 
@@ -139,7 +151,8 @@ class Simulation:
         elif kind < 12:
             self.store_one()
         elif kind == 12:
-            self.feed(g.CancelAsked(self.random.choice(self.ids)))
+            asked = self.random.choice((g.CancelAsked, g.SuspendAsked, g.ResumeAsked))
+            self.feed(asked(self.random.choice(self.ids)))
         elif kind == 13:
             self.now += LOST_AFTER_S
             self.feed(g.Tick())
@@ -152,6 +165,8 @@ class Simulation:
         for node in self.nodes:
             if not node.up:
                 self.come_up(node)
+        for waiting in list(self.table.jobs):
+            self.feed(g.ResumeAsked(waiting))
         for _ in range(3000):
             if not self.table.jobs:
                 return

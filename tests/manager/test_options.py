@@ -14,6 +14,7 @@ from alpyne_grid.manager.options import (
 )
 
 from alpyne_proto.messages.compute import Operator, Requirement
+from alpyne_proto.offer import NOTHING, Asked
 
 
 @pytest.mark.parametrize(
@@ -77,11 +78,20 @@ def test_requirement_is_refused_with_its_form() -> None:
     [
         {"cpus": 0}, {"retries": -1}, {"tags": ["x" * 65]}, {"tags": [""]},
         {"tags": [str(n) for n in range(17)]}, {"on_lost": "panic"}, {"memory": "much"},
+        {"processes": -1}, {"processes": 1 << 32}, {"processes": 1.5}, {"processes": True},
+        {"disk": "full"}, {"network": "x" * 65}, {"image": "x" * 257}, {"image": "a,b"},
+        {"network": 7},
     ],
 )  # fmt: skip
 def test_options_are_refused_when_out_of_range(options: dict[str, Any]) -> None:
     with pytest.raises(ProgramError):
         JobOptions(**options).checked()
+
+
+def test_limits_and_names_are_what_nodes_are_asked_for() -> None:
+    options = JobOptions(memory="1KiB", processes=9, disk="2kB", network="lan", image="science")
+    assert options.checked().asked == Asked(1024, 9, 2000, "lan", "science")
+    assert JobOptions(cpus=2).checked().asked == NOTHING
 
 
 def test_keywords_are_the_functions_own_when_it_names_them() -> None:

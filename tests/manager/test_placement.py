@@ -12,6 +12,7 @@ from alpyne_grid.manager.placement import (
 )
 
 from alpyne_proto.messages.compute import Operator, Requirement
+from alpyne_proto.offer import Asked
 
 KEY = b"k" * 32
 
@@ -30,7 +31,7 @@ def node(name: str, slots: int = 2, score: float = 0.0, queued: int = 0, load: f
         (Wants(trusted=True), "not a trusted node"),
         (Wants(cpus=3), "has 2 slots, asked cpus=3"),
         (Wants(python="3.9"), "has Python 3.11,3.12, the code needs 3.9"),
-        (Wants(memory_bytes=200), "has 100 bytes of memory, asked memory=200"),
+        (Wants(asked=Asked(memory_bytes=200)), "has 100 bytes of memory, asked memory=200"),
         (Wants(requirements=(Requirement("os", Operator.EQUAL, "plan9"),)), "os is 'linux'"),
     ],
 )
@@ -45,9 +46,12 @@ def test_misfit_says_why_when_a_node_lacks_something(wants: Wants, why: str) -> 
     assert misfit(facts, KEY, wants).startswith(why)
 
 
-def test_misfit_refuses_a_memory_limit_that_the_node_cannot_enforce() -> None:
-    facts = NodeFacts("n", 2, {"limit.memory": "none"})
-    assert misfit(facts, KEY, Wants(memory_bytes=1)) == "cannot enforce a memory limit"
+def test_misfit_refuses_what_the_node_does_not_enforce_or_list() -> None:
+    facts = NodeFacts("n", 2, {"limit.disk": "none", "images": "a,b"})
+    disk = misfit(facts, KEY, Wants(asked=Asked(disk_bytes=1)))
+    assert disk == "does not enforce a limit on disk (limit.disk is none)"
+    image = misfit(facts, KEY, Wants(asked=Asked(image="c")))
+    assert image == "does not list the image 'c' for jobs; it lists: a, b"
 
 
 def test_choose_takes_the_faster_node_when_both_are_idle() -> None:

@@ -100,6 +100,8 @@ def test_exception_comes_with_its_cause_traceback_job_and_node() -> None:
         (JobState.FAILED, Cause.EXIT_STATUS, errors.CommandFailed),
         (JobState.LIMIT, Cause.MEMORY, errors.LimitExceeded),
         (JobState.LIMIT, Cause.OUTPUT, errors.LimitExceeded),
+        (JobState.LIMIT, Cause.PROCESSES, errors.LimitExceeded),
+        (JobState.LIMIT, Cause.DISK, errors.LimitExceeded),
         (JobState.TIMEOUT, Cause.WALL_TIME, errors.JobTimeout),
         (JobState.KILLED, Cause.CANCELLED, errors.JobCancelled),
         (JobState.KILLED, Cause.REVOKED, errors.JobRefused),
@@ -112,6 +114,29 @@ def test_failure_is_the_error_of_its_cause(
     error = results.failure(outcome(b"", state, cause, "why"), TRUSTED)
     assert type(error) is kind
     assert "why" in str(error) and "node node" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("cause", "option"),
+    [
+        (Cause.MEMORY, "memory="),
+        (Cause.OUTPUT, "output="),
+        (Cause.PROCESSES, "processes="),
+        (Cause.DISK, "disk="),
+    ],
+)
+def test_limit_names_itself_and_the_option_that_raises_it(cause: Cause, option: str) -> None:
+    error = results.failure(outcome(b"", JobState.LIMIT, cause, "12 of 10"), TRUSTED)
+    assert error.cause is cause
+    assert option in error.remedy
+    assert option.rstrip("=") in error.reason or cause is Cause.OUTPUT
+
+
+def test_every_cause_has_an_error_and_a_title() -> None:
+    assert set(errors.BY_CAUSE) == set(Cause)
+    for cause in set(Cause) - {Cause.NONE}:
+        error = results.failure(outcome(b"", JobState.FAILED, cause, ""), TRUSTED)
+        assert "ended as FAILED" not in error.reason, cause
 
 
 def test_errors_survive_pickling() -> None:
