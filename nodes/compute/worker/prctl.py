@@ -5,6 +5,8 @@ import os
 import signal
 
 _SET_PDEATHSIG = 1
+_SET_DUMPABLE = 4
+_SET_DUMPABLE = 4
 _SET_NAME = 15
 _SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -26,6 +28,24 @@ def die_with_parent() -> None:
     _prctl(_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def forbid_tracing() -> None:
+    """Keep processes of the same user from tracing this one and from reading its /proc files.
+
+    An ``execve`` undoes it, and a forked child inherits it: see ``allow_tracing``.
+    """
+    _prctl(_SET_DUMPABLE, 0)
+
+
+def allow_tracing() -> None:
+    """Undo ``forbid_tracing``."""
+    _prctl(_SET_DUMPABLE, 1)
+
+
 def set_name(name: str) -> None:
     """Name this process, at most 15 bytes, for ps and top."""
     _prctl(_SET_NAME, name.encode()[:15])
+
+
+def hide_memory() -> None:
+    """Let no process of the same user attach to this one or see its memory and descriptors."""
+    _prctl(_SET_DUMPABLE, 0)
