@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -196,12 +196,8 @@ class GridCore:
         known = self.table.jobs.get(job.job_id)
         if known is not None and known.node is not None:
             self.check_pausable(job.job_id, known.node)
-        elif known is not None and self.table.nodes:
-            if not any(map(_can_suspend, self.table.nodes.values())):
-                raise CannotSuspend(
-                    f"job {job.id}: no compute node that is known can suspend jobs (`alpyne nodes "
-                    "--long` shows it as suspend); cancel the job, or add a node that can"
-                )
+        elif known is not None:
+            _check_some_can_suspend(job.id, self.table.nodes.values())
         event = g.SuspendAsked(job.job_id) if pause else g.ResumeAsked(job.job_id)
         self.call_soon(lambda: self.handle_added(event))
 
@@ -420,6 +416,15 @@ def event_of(row: messages.JobRow) -> messages.JobEvent:
 
 def _can_suspend(node: Node) -> bool:
     return node.facts.attributes.get("suspend", "none") != "none"
+
+
+def _check_some_can_suspend(job_id: str, nodes: Collection[Node]) -> None:
+    """Raise where a job that has no node yet can get none that suspends jobs."""
+    if nodes and not any(map(_can_suspend, nodes)):
+        raise CannotSuspend(
+            f"job {job_id}: no compute node that is known can suspend jobs (`alpyne nodes --long` "
+            "shows it as suspend); cancel the job, or add a node that can"
+        )
 
 
 def _facts(link: Link, status: NodeStatus) -> NodeFacts:
