@@ -1,5 +1,7 @@
 """What a job asks, against what a node offers: the rules that manager and node share."""
 
+from typing import Any
+
 import pytest
 
 from alpyne_proto.messages.compute import JobForm, JobSpec
@@ -20,8 +22,14 @@ def test_spec_asks_for_nothing_when_it_names_nothing() -> None:
 
 
 def test_spec_asks_for_what_it_names() -> None:
-    named = {"memory_bytes": 1, "processes": 2, "disk_bytes": 3, "network": "n", "image": "i"}
-    assert asked_by(JobSpec(b"j" * 16, 1, JobForm.CALL, **named)) == Asked(1, 2, 3, "n", "i")  # type: ignore[arg-type]
+    named: dict[str, Any] = {
+        "memory_bytes": 1,
+        "processes": 2,
+        "disk_bytes": 3,
+        "network": "n",
+        "image": "i",
+    }
+    assert asked_by(JobSpec(b"j" * 16, 1, JobForm.CALL, **named)) == Asked(1, 2, 3, "n", "i")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +67,8 @@ def test_offer_does_not_keep_a_limit_that_nobody_enforces(
     field = {"memory": "memory_bytes", "disk": "disk_bytes"}.get(name, name)
     offer = {key.format(name): value for key, value in attributes.items()}
     expected = f"does not enforce a limit on {name} (limit.{name} is none)"
-    assert unkept(offer, NOTHING._replace(**{field: 1})) == expected
+    asked: dict[str, Any] = {field: 1}
+    assert unkept(offer, Asked(**asked)) == expected
 
 
 def test_offer_that_is_no_number_bounds_no_memory() -> None:
