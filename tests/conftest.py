@@ -1,9 +1,13 @@
 """What holds for every test: its own home folder, no deadlines by the clock, no process left."""
 
 import contextlib
+import importlib
+import importlib.util
 import os
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -21,6 +25,21 @@ GRACE_S = 5.0  # what a daemon that was told to end may still need
 
 # Helpers of Python's own multiprocessing, which end with the test run.
 PYTHONS_OWN = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+
+# The package `parts` beside this file: pytest's importlib mode leaves this folder off the path.
+if "parts" not in sys.modules:
+    _folder = Path(__file__).with_name("parts")
+    _spec = importlib.util.spec_from_file_location(
+        "parts", _folder / "__init__.py", submodule_search_locations=[str(_folder)]
+    )
+    assert _spec is not None and _spec.loader is not None
+    sys.modules["parts"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(sys.modules["parts"])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add the fixtures of real parts: engines, replica sets, bubblewrap."""
+    config.pluginmanager.register(importlib.import_module("parts.fixtures"), "parts")
 
 
 @pytest.fixture(scope="session", autouse=True)
