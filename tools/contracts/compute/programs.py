@@ -103,7 +103,7 @@ if __name__ == "__main__":
             "ln -s /etc/passwd out",
             "mkfifo out",
             "echo x > a; ln a out",
-            "ln -s /etc out; touch -a out",
+            "ln -s /etc out; touch -a out || :",
         ],
     )
     async def test_command_keeps_no_links_and_no_devices(self, tmp_path: Path, trick: str) -> None:
