@@ -11,7 +11,7 @@ from alpyne_proto.registry import Message
 
 
 class Objects:
-    """Objects in memory, as a back end reaches them; keeps what was asked."""
+    """Objects in memory; keeps what was asked."""
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
@@ -19,14 +19,6 @@ class Objects:
         self.damaged: dict[bytes, bytes] = {}  # what a holder gives instead, once it serves
         self.serving: list[bytes] = [b"1" * 32, b"2" * 32]
         self.open_executions: list[Execution] = []
-        self.read_bytes = self.written_bytes = self.failovers = 0
-        self.is_closed = False
-        self._execution: Execution | None = None
-
-    def open(self, task: Task) -> "Objects":
-        self._execution = task.execution
-        self.open_executions.append(task.execution)
-        return self
 
     async def read(self, order: ReadObject) -> tuple[ObjectFollows, bytes]:
         self.asked.append(order)
@@ -36,7 +28,6 @@ class Objects:
         if not left:
             raise RequestFailed(ErrorCode.CORRUPT, "all holders are damaged")
         data = self.damaged.get(left[0], self.contents[order.path])
-        self.read_bytes += len(data)
         whole = self.contents[order.path]
         digest = hashlib.sha256(whole).digest()
         piece = data[order.offset : order.offset + order.length]
@@ -46,24 +37,42 @@ class Objects:
         self.asked.append(order)
         data = b"".join([piece async for piece in body])
         self.contents[order.path] = data
-        self.written_bytes += len(data)
         digest = hashlib.sha256(data).digest()
         return ObjectWritten(1, b"w" * 16, len(data), digest, tuple(self.serving))
 
-    def close(self) -> None:  # type: ignore[override]
-        assert self._execution is not None
-        self.open_executions.remove(self._execution)
+
+class ObjectsOfTask:
+    """The objects as one execution reaches them."""
+
+    def __init__(self, objects: Objects, task: Task) -> None:
+        self.read_bytes = self.written_bytes = self.failovers = 0
+        self._objects = objects
+        self._execution = task.execution
+        objects.open_executions.append(task.execution)
+
+    async def read(self, order: ReadObject) -> tuple[ObjectFollows, bytes]:
+        follows, piece = await self._objects.read(order)
+        self.read_bytes += len(piece)
+        return follows, piece
+
+    async def write(self, order: WriteObject, body: AsyncIterator[bytes]) -> ObjectWritten:
+        written = await self._objects.write(order, body)
+        self.written_bytes += written.size
+        return written
+
+    def close(self) -> None:
+        self._objects.open_executions.remove(self._execution)
 
 
 class ObjectRoom:
-    """The access that opens one ``Objects`` for every execution."""
+    """The access that opens the same objects for every execution."""
 
     def __init__(self) -> None:
         self.objects = Objects()
         self.is_closed = False
 
-    def open(self, task: Task) -> Objects:
-        return self.objects.open(task)
+    def open(self, task: Task) -> ObjectsOfTask:
+        return ObjectsOfTask(self.objects, task)
 
     async def close(self) -> None:
         self.is_closed = True
