@@ -44,6 +44,7 @@ class RunJob(Message):
     program: Annotated[str, Field(16, Text(4096), "file with the program, or empty: body")] = ""
     result_bytes: Annotated[int, Field(18, U64, "most bytes of the result")] = 1 << 30
     cpus: Annotated[int, Field(20, U16, "slots it has")] = 1
+    disk_bytes: Annotated[int, Field(22, U64, "that its folders may take; 0 = no limit")] = 0
 
 
 @message(0x62, shape=Shape.RESPONSE, sender=WORKER, states=IN_WORKER, body=True)
@@ -60,6 +61,8 @@ class JobRan(Message):
     cpu_ms: Annotated[int, Field(14, U64, "CPU milliseconds")] = 0
     peak_memory_bytes: Annotated[int, Field(16, U64, "bytes")] = 0
     spent: Annotated[bool, Field(18, FLAG, "the worker cannot take another job")] = False
+    disk_read_bytes: Annotated[int, Field(20, U64, "read from disks")] = 0
+    disk_written_bytes: Annotated[int, Field(22, U64, "written to disks")] = 0
 
 
 @message(0x63, shape=Shape.REQUEST, sender=WORKER, states=IN_WORKER, answers=(0x64,))
@@ -148,3 +151,5 @@ class WorkerEnded(Message):
     exit_status: Annotated[int, Field(6, U32, "of the worker; 256 + n: signal n")] = 0
     cpu_ms: Annotated[int, Field(8, U64, "CPU milliseconds of all its jobs")] = 0
     peak_memory_bytes: Annotated[int, Field(10, U64, "bytes")] = 0
+    disk_read_bytes: Annotated[int, Field(12, U64, "read from disks by all its jobs")] = 0
+    disk_written_bytes: Annotated[int, Field(14, U64, "written to disks, likewise")] = 0

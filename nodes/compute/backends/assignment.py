@@ -43,6 +43,7 @@ class Assignment:
         self.lost_why = ""
         self.overran = False  # the cell hit a limit
         self._cell = cell
+        self._disk_bytes = walls.disk_bytes
         self._most_bytes = walls.memory_bytes or task.memory_bytes
         self.limited = self._most_bytes > 0 or walls.processes > 0
         self._begun_s = begun_s
@@ -63,6 +64,7 @@ class Assignment:
             program=cell.bring(task.program) if isinstance(task.program, Path) else "",
             result_bytes=task.result_bytes,
             cpus=task.cpus,
+            disk_bytes=self._disk_bytes,
         )
 
     def program(self) -> bytes:
@@ -94,6 +96,8 @@ class Assignment:
         assert ran is not None, "asked before JobRan came"
         self._cpu_ms = ran.cpu_ms
         self._peak_bytes = max(self._peak_bytes, ran.peak_memory_bytes)
+        self._read_bytes = ran.disk_read_bytes
+        self._written_bytes = ran.disk_written_bytes
         self._metered = self._cell.metered()
         overrun = self._cell.overrun()
         if overrun is not None:
@@ -102,13 +106,16 @@ class Assignment:
         result: bytes | Path = inline if self.file is None else self.file.finish()
         return TaskEnd(ran.state, ran.cause, ran.text, ran.exit_status, result)
 
-    def as_the_worker_ended(self, ended: WorkerEnded, cpu_before_ms: int) -> TaskEnd:
+    def as_the_worker_ended(self, ended: WorkerEnded, before: tuple[int, int, int]) -> TaskEnd:
         """Return how it ended when its worker did: by verdict, or as a crash.
 
-        ``cpu_before_ms``: what earlier jobs of the worker used.
+        ``before``: what earlier jobs of the worker used: CPU ms, bytes read, bytes written.
         """
         self._peak_bytes = max(self._peak_bytes, ended.peak_memory_bytes)
-        self._cpu_ms = max(self._cpu_ms, ended.cpu_ms - cpu_before_ms)
+        cpu_ms, read, written = before
+        self._cpu_ms = max(self._cpu_ms, ended.cpu_ms - cpu_ms)
+        self._read_bytes = max(self._read_bytes, ended.disk_read_bytes - read)
+        self._written_bytes = max(self._written_bytes, ended.disk_written_bytes - written)
         self._metered = self._cell.metered()
         self.verdict = self.verdict or self._cell.overrun()
         if self.verdict is not None:

@@ -108,7 +108,7 @@ class WorkerHandle:
         self._never_ready = False
         self._ended: WorkerEnded | None = None  # the supervisor's last word
         self._stream = -1
-        self._cpu_ms = 0  # of the jobs that have ended
+        self._cpu_ms = self._read_bytes = self._written_bytes = 0  # of the jobs that have ended
         self._take_over: asyncio.Task[None] | None = None
         self._deadline = self._loop.call_later(START_TIMEOUT_S, self._start_took_too_long)
 
@@ -249,12 +249,15 @@ class WorkerHandle:
 
     def _on_ran(self, current: Assignment, inline: bytes) -> None:
         assert current.ran is not None, "its body cannot end before it began"
-        self._cpu_ms += current.ran.cpu_ms
+        ran = current.ran
+        self._cpu_ms += ran.cpu_ms
+        self._read_bytes += ran.disk_read_bytes
+        self._written_bytes += ran.disk_written_bytes
         self._read_output()
         verdict = current.as_it_ran(inline)
         if self.state is not WorkerState.RUNNING:  # it was being ended, and had just finished
             current.verdict = current.verdict or verdict
-        elif current.ran.spent or current.overran or self._is_stopped() or self._any_left():
+        elif ran.spent or current.overran or self._is_stopped() or self._any_left():
             current.finished = True
             self.end(verdict)
         else:
@@ -333,7 +336,8 @@ class WorkerHandle:
         self._job.read_now()  # a result may have come just before
         self._read_output()
         if self.current is not None:
-            self._finish(self.current.as_the_worker_ended(ended, self._cpu_ms))
+            before = self._cpu_ms, self._read_bytes, self._written_bytes
+            self._finish(self.current.as_the_worker_ended(ended, before))
         self._move(WorkerState.GONE)
         self._close()
         self._owner.worker_gone(self, self._boot_failure(ended) if self._never_ready else "")

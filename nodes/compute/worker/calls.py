@@ -1,6 +1,6 @@
 """The forms CALL and MAP: a pickled function over arguments."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from alpyne_proto.jobobject import into_path, loaded
@@ -33,11 +33,17 @@ def add_value(body: Body, encoder: Encoder, value: Any) -> None:
     body.add_value(Value(buffers=len(buffers)), (data, buffers))
 
 
-def run_map(source: Source, functions: Functions, encoder: Encoder, objects: ObjectClient) -> Body:
+def run_map(
+    source: Source,
+    functions: Functions,
+    encoder: Encoder,
+    objects: ObjectClient,
+    ends_all: Callable[[BaseException], bool],
+) -> Body:
     """Call a function on each item of a chunk and return one outcome per item.
 
-    An item that raises is an ItemFailed row; the others are not hurt. Values stand in runs of
-    neighbours, one Values row for each.
+    An item that raises is an ItemFailed row; the others are not hurt, unless ``ends_all`` says of
+    what it raised that it is the chunk's. Values stand in runs of neighbours, one row for each.
     """
     function = function_of(source, functions)
     row, payload = expect(source, Items)
@@ -50,6 +56,8 @@ def run_map(source: Source, functions: Functions, encoder: Encoder, objects: Obj
             if row.into:
                 value = _write_value(objects, row, index, encoder, value)
         except _GOES_ON as error:
+            if ends_all(error):
+                raise
             failed.append((index, error))
         else:
             done.append((index, value))

@@ -1,5 +1,6 @@
 """What went wrong in a program, as it is told to its manager."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from alpyne_proto.messages.program import Failure, ItemFailed
 TYPE_MAX, TEXT_MAX, TRACEBACK_MAX, LINE_MAX = 200, 2048, 4096, 1024  # bytes, as in the messages
 EXCEPTION_MAX = 256 * 1024  # bytes of a pickled exception; a larger one comes as text only
 FRAMES_MAX = 30  # of the traceback; deep recursion repeats itself
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OWN_FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -47,6 +49,34 @@ def cause_of(raised: BaseException) -> Cause:
     if isinstance(raised, ProgramFailed):
         return raised.cause
     return Cause.CRASH if isinstance(raised, SystemExit) else Cause.EXCEPTION
+
+
+def is_out_of_disk(raised: BaseException, folder: str) -> bool:
+    """Say whether a failure came from a full disk.
+
+    That is so where a write was refused for it, even if the program then raised something else, and
+    where nothing is free in ``folder`` now: a command only tells that it failed.
+    """
+    for one in _chain(raised):
+        if isinstance(one, OSError) and one.errno in _NO_ROOM:
+            return True
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return False
+    return room.f_bavail == 0 or (room.f_files > 0 and room.f_favail == 0)
+
+
+def _chain(raised: BaseException) -> list[BaseException]:
+    """Return an exception and all that it followed from, each once."""
+    found: dict[int, BaseException] = {}
+    waiting: list[BaseException | None] = [raised]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in found:
+            found[id(one)] = one
+            waiting += (one.__cause__, one.__context__, getattr(one, "raised", None))
+    return list(found.values())
 
 
 def line_of(raised: BaseException) -> str:

@@ -4,6 +4,7 @@ import faulthandler
 import os
 import site
 import sys
+from functools import partial
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, struct_rusage
 from resource import getrusage as _usage
 from types import ModuleType
@@ -15,7 +16,7 @@ from alpyne_proto.messages.worker import JobRan, RunJob, WorkerReady
 from .calls import run_call, run_map
 from .channel import DaemonChannel
 from .cleaning import CleanState, line_buffered_output
-from .failures import ProgramFailed, cause_of, failure_row, line_of
+from .failures import ProgramFailed, cause_of, failure_row, is_out_of_disk, line_of
 from .objects import ObjectClient
 from .program import Functions, rows
 from .sources import run_source
@@ -23,6 +24,8 @@ from .values import Body, Encoder
 
 MARK = "ALPYNE_JOB_MARK"
 _KIB = 1024
+_BLOCK = 512  # bytes, of the counters of blocks in getrusage(2)
+_Used = tuple[float, int, int]  # CPU seconds, blocks read from disks and written to them
 
 
 def commands() -> Any:
@@ -45,9 +48,10 @@ class Interpreter:
         self._objects = ObjectClient(self._channel)
         self._functions = Functions()
         self._mark = {MARK: os.environ[MARK]}
+        self._scratch = scratch
         self._clean = CleanState(scratch)
         self._peak = _open_peak()
-        self._before_s = 0.0
+        self._before: _Used = (0.0, 0, 0)
 
     def run(self) -> None:
         """Serve until the daemon closes the socket."""
@@ -61,7 +65,11 @@ class Interpreter:
         if os.getpid() != self._process:
             os._exit(0)  # the program forked and came back twice: its child ends here
         usage = _usage(RUSAGE_SELF)
-        ran["cpu_ms"] = int((_cpu_s(usage) - self._before_s) * 1000)
+        cpu_s, read, written = _used(usage)
+        before_s, read_before, written_before = self._before
+        ran["cpu_ms"] = int((cpu_s - before_s) * 1000)
+        ran["disk_read_bytes"] = (read - read_before) * _BLOCK
+        ran["disk_written_bytes"] = (written - written_before) * _BLOCK
         ran["peak_memory_bytes"] = usage.ru_maxrss * _KIB
         ran["spent"] = self._clean.is_spent()
         self._channel.respond(stream_id, JobRan(**ran), body, body.size)
@@ -74,7 +82,7 @@ class Interpreter:
         """Prepare what is measured of the next job now, when nobody waits."""
         if self._peak is not None:
             os.pwrite(self._peak, b"5", 0)  # proc(5): the peak of resident memory begins anew
-        self._before_s = _cpu_s(_usage(RUSAGE_SELF))
+        self._before = _used(_usage(RUSAGE_SELF))
 
     def _outcome(self, order: RunJob, program: bytes) -> tuple[dict[str, Any], Body]:
         """Run the program; return the fields of JobRan and the result's rows."""
@@ -84,6 +92,9 @@ class Interpreter:
                 self._functions.clear()
             body = self._run(order, _read_program(order, program), encoder)
         except BaseException as error:  # a program may raise anything
+            if self._is_out_of_disk(order, error):
+                text = f"the job filled its folders, which may hold {order.disk_bytes} bytes"
+                return {"state": JobState.LIMIT, "cause": Cause.DISK, "text": text}, Body()
             body = Body()
             body.add(*failure_row(error, encoder.pickler()))
             status = error.status if isinstance(error, ProgramFailed) else 0
@@ -104,12 +115,16 @@ class Interpreter:
             case JobForm.CALL:
                 return run_call(source, self._functions, encoder)
             case JobForm.MAP:
-                return run_map(source, self._functions, encoder, self._objects)
+                ends_all = partial(self._is_out_of_disk, order)
+                return run_map(source, self._functions, encoder, self._objects, ends_all)
             case JobForm.SOURCE:
                 return run_source(source, encoder)
             case JobForm.COMMAND:
                 body: Body = commands().run_command(source, order.folder, self._mark)
                 return body
+
+    def _is_out_of_disk(self, order: RunJob, error: BaseException) -> bool:
+        return order.disk_bytes > 0 and is_out_of_disk(error, self._scratch)
 
 
 def _read_program(order: RunJob, program: bytes) -> bytes | memoryview:
@@ -122,10 +137,14 @@ def _read_program(order: RunJob, program: bytes) -> bytes | memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _cpu_s(own: struct_rusage) -> float:
-    """Return the CPU seconds in ``own`` and of the children that were waited for."""
+def _used(own: struct_rusage) -> _Used:
+    """Return what is in ``own``, and what the children used that were waited for."""
     ended = _usage(RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
+    return (
+        own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime,
+        own.ru_inblock + ended.ru_inblock,
+        own.ru_oublock + ended.ru_oublock,
+    )
 
 
 def _open_peak() -> int | None:

@@ -29,16 +29,8 @@ def die_with_parent() -> None:
 
 
 def forbid_tracing() -> None:
-    """Keep processes of the same user from tracing this one and from reading its /proc files.
-
-    An ``execve`` undoes it, and a forked child inherits it: see ``allow_tracing``.
-    """
+    """Keep processes of the same user from tracing this one and from reading its memory."""
     _prctl(_SET_DUMPABLE, 0)
-
-
-def allow_tracing() -> None:
-    """Undo ``forbid_tracing``."""
-    _prctl(_SET_DUMPABLE, 1)
 
 
 def set_name(name: str) -> None:

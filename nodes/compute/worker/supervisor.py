@@ -32,8 +32,12 @@ from .exits import SIGNALLED
 
 PATIENCE_S = 2.0  # for a tree to end; only a process stuck in the kernel takes longer
 OOM_SCORE = "500"  # out of memory, the kernel shall end a job before a daemon
+# With a pid namespace of its own the supervisor is its init, which no signal from inside reaches.
+# It is then shut to the job altogether. Elsewhere a later daemon must be able to read its mark.
+INIT = 1
 _CONTROL_STREAM = 2  # the supervisor's only request
 _READ = 4096
+_BLOCK = 512  # bytes, of the counters of blocks in wait4(2)
 
 
 class Supervisor:
@@ -47,6 +51,8 @@ class Supervisor:
         self._status: int | None = None
         self._cpu_s = 0.0
         self._peak_bytes = 0
+        self._read_blocks = 0
+        self._written_blocks = 0
 
     def run(self, interpreter: Callable[[int], None]) -> NoReturn:
         """Fork ``interpreter(job)``, stay until its tree has ended, and exit; never returns."""
@@ -66,6 +72,8 @@ class Supervisor:
             os.close(self._control)
             os.close(woken)
             _become_interpreter(interpreter, self._job, parent, wake)
+        if parent == INIT:
+            prctl.forbid_tracing()
         os.close(self._job)
         _let_go_of_output()
         self._wait(woken)
@@ -99,6 +107,8 @@ class Supervisor:
                     exit_status=_exit_status(self._status or 0),
                     cpu_ms=int(self._cpu_s * 1000),
                     peak_memory_bytes=self._peak_bytes,
+                    disk_read_bytes=self._read_blocks * _BLOCK,
+                    disk_written_bytes=self._written_blocks * _BLOCK,
                 )
             )
 
@@ -113,6 +123,8 @@ class Supervisor:
                 return
             self._cpu_s += usage.ru_utime + usage.ru_stime
             self._peak_bytes = max(self._peak_bytes, usage.ru_maxrss * 1024)
+            self._read_blocks += usage.ru_inblock
+            self._written_blocks += usage.ru_oublock
             if pid == self._worker:
                 self._status = status
 

@@ -51,6 +51,7 @@ class PlayedCell:
         self.meter = NOT_METERED
         self.held = 0
         self.any_left = False
+        self.last_word = WorkerEnded(ended=1, left=0)
         self.is_stubborn = False  # its supervisor answers to nothing
         self.freezing: asyncio.Future[None] | None = None  # what freeze() waits for
         self.cannot: str = ""  # why nothing can be frozen or brought
@@ -98,8 +99,7 @@ class PlayedCell:
         told = self._far_control.recv(4096)
         if told and not self.is_stubborn:
             self.asked.append("end")
-            message = WorkerEnded(ended=1, left=0)
-            self._far_control.send(b"".join(framed(FrameType.REQUEST, 2, message)))
+            self._far_control.send(b"".join(framed(FrameType.REQUEST, 2, self.last_word)))
         if not told or not self.is_stubborn:
             self._let_go()
 
@@ -510,9 +510,24 @@ async def test_word_of_the_worker_counts_where_the_cell_has_no_meter(tmp_path: P
     async with playing(tmp_path) as play:
         run, cell, stream_id = await play.begun()
         cell.meter = Metered(peak_bytes=2 * MIB)
-        cell.ran(stream_id, cpu_ms=77, peak_memory_bytes=MIB)
+        cell.ran(stream_id, cpu_ms=77, peak_memory_bytes=MIB, disk_written_bytes=512)
         usage = (await play.ended(run)).usage
         assert (usage.cpu_ms, usage.peak_memory_bytes, usage.peak_is_shared) == (77, 2 * MIB, False)
+        assert (usage.disk_read_bytes, usage.disk_written_bytes) == (0, 512)
+
+
+async def test_job_whose_worker_ended_used_what_earlier_jobs_did_not(tmp_path: Path) -> None:
+    async with playing(tmp_path) as play:
+        run, cell, stream_id = await play.begun()
+        cell.ran(stream_id, cpu_ms=100, disk_read_bytes=512, disk_written_bytes=1024)
+        await play.ended(run)
+        run, cell, _ = await play.begun()
+        cell.last_word = WorkerEnded(
+            1, 0, cpu_ms=130, disk_read_bytes=1024, disk_written_bytes=1024
+        )
+        play.pool.cancel(run.task.execution)
+        usage = (await play.ended(run)).usage
+        assert (usage.cpu_ms, usage.disk_read_bytes, usage.disk_written_bytes) == (30, 512, 0)
 
 
 # ---- a job in its cell ----

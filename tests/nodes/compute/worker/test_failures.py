@@ -1,5 +1,10 @@
 """Failures as they are told: bounded, in valid UTF-8, without the runtime's own frames."""
 
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from alpyne_grid.nodes.compute.worker import failures
 from alpyne_grid.nodes.compute.worker.exits import describe_exit, signal_name
@@ -85,3 +90,52 @@ def test_exit_is_described_in_words() -> None:
     assert "status 3" in describe_exit(3)
     assert "SIGABRT (signal 6)" in describe_exit(256 + 6)
     assert "out of memory" in describe_exit(256 + 9)
+
+
+def chained(errno_: int) -> BaseException:
+    """What a program raises that was refused a write, and hid it."""
+    try:
+        try:
+            raise OSError(errno_, os.strerror(errno_))
+        except OSError:
+            raise RuntimeError("cannot save") from None
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "full"), True),
+        (OSError(errno.EDQUOT, "quota"), True),
+        (chained(errno.ENOSPC), True),
+        (ProgramFailed(Cause.BAD_ARGUMENTS, "no", OSError(errno.ENOSPC, "full")), True),
+        (OSError(errno.EACCES, "denied"), False),
+        (chained(errno.EACCES), False),
+        (ValueError("x"), False),
+    ],
+)
+def test_full_disk_is_found_behind_what_was_raised(
+    error: BaseException, expected: bool, tmp_path: Path
+) -> None:
+    assert failures.is_out_of_disk(error, str(tmp_path)) is expected
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [((0, 10, 5), True), ((7, 10, 0), True), ((7, 10, 5), False), ((7, 0, 0), False)],
+)
+def test_full_disk_is_found_by_what_is_free(
+    monkeypatch: pytest.MonkeyPatch, free: tuple[int, int, int], expected: bool
+) -> None:
+    blocks, files, free_files = free
+    room = SimpleNamespace(f_bavail=blocks, f_files=files, f_favail=free_files)
+    monkeypatch.setattr(failures.os, "statvfs", lambda folder: room)
+    error = ProgramFailed(Cause.EXIT_STATUS, "sh ended with status 1")
+    assert failures.is_out_of_disk(error, "/scratch") is expected
+
+
+def test_exceptions_that_follow_from_each_other_in_a_circle_are_looked_at_once() -> None:
+    one, two = ValueError("one"), ValueError("two")
+    one.__context__, two.__context__ = two, one
+    assert not failures.is_out_of_disk(one, "/nowhere/at/all")
