@@ -225,6 +225,7 @@ def test_engine_leaves_nothing_when_it_was_killed_and_is_stopped(own_engine: Eng
         {
             "Image": own_engine.image,
             "Cmd": ["sleep", "600"],
+            "StopTimeout": 1,  # the next engine gives it this long to end
             "HostConfig": {"NetworkMode": "none"},
         },
     )["Id"]
@@ -295,6 +296,7 @@ def parts(checkout: Path, *arguments: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.docker
 @pytest.mark.mongodb
 def test_parts_run_side_by_side_come_back_after_a_loss_and_end(checkout: Path) -> None:

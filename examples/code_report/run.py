@@ -19,6 +19,7 @@ from alpyne_grid.manager.trees import Transfer
 from alpyne_grid.tools.cluster import Daemon, LocalCluster
 from corpus import Corpus
 from faults import FaultMissed, Killing, OpenRead
+from places import Places
 from screen import Screen, counted, megabytes
 
 from alpyne_proto.address import Address, key_to_text
@@ -31,16 +32,20 @@ WATCHED_JOBS = 8  # the newest of each node
 ARCHIVE_MIN = 16 << 20  # more than a stream's credit and two sockets hold
 
 
-def run(corpus: Corpus, folder: Path) -> int:
+def run(corpus: Corpus, folder: Path, places: Places) -> int:
     """Run the main job with its state below ``folder``; 0 only where everything was verified."""
     screen = Screen()
     began = time.monotonic()
     size = megabytes(corpus.size_bytes)
     screen.say(f"input: {len(corpus.files)} Python files, {size}, from {corpus.folder}")
+    screen.say(f"nodes: {places}")
     with LocalCluster(folder / "nodes", create_account) as cluster:
         with screen.step("start 2 compute and 3 data nodes"):
-            compute = [cluster.add("compute", "--slots", SLOTS) for _ in range(2)]
-            cluster.start_all([*compute, *(cluster.add("data") for _ in range(3))])
+            for _ in range(2):
+                cluster.add("compute", "--slots", SLOTS, *places.compute())
+            for _ in range(3):
+                cluster.add("data", *places.data())
+            cluster.start_all(cluster.daemons)
         with Manager.connect(cluster.addresses, home=cluster.home, progress=False) as grid:
             job = MainJob(grid, corpus, cluster, screen)
             job.push(folder)

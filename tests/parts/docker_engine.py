@@ -120,6 +120,7 @@ class Engine:
         """SIGKILL the engine alone; its containers go on without it."""
         if (process := self.process) is not None:
             process.end(signal.SIGKILL)
+        self._forget_containerd()
 
     def clear(self) -> None:
         """Remove all containers and the networks that somebody made; images stay."""
@@ -141,6 +142,7 @@ class Engine:
         """Start it with a storage driver; False where the folder's file system has not got it."""
         for stale in (self.folder / "dockerd.pid", self.socket):
             stale.unlink(missing_ok=True)  # dockerd takes any process of that number for itself
+        self._forget_containerd()
         self._short.mkdir(mode=0o700, exist_ok=True)
         # Settings of the machine's own engine are not for this one.
         (self.folder / "daemon.json").write_text("{}\n")
@@ -207,6 +209,16 @@ class Engine:
             left.end(signal.SIGKILL)
         for place in _mounted_below(self.folder, self._short):
             subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+
+    def _forget_containerd(self) -> None:
+        """End the containerd of an engine that has died, and forget its number.
+
+        It dies a moment after the engine; one started in that moment takes it for alive, for ever.
+        """
+        for process in self._left():
+            if process.command.endswith("containerd"):
+                process.end(signal.SIGKILL)
+        (self._short / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def _left(self) -> list[processes.Process]:
         """Return what the engine has started and, killed, has left."""

@@ -34,6 +34,13 @@ class Process:
             os.waitpid(self.pid, os.WNOHANG)
         return _began(self.pid) == self.began
 
+    @property
+    def command(self) -> str:
+        """The program that it runs, "" if it is gone."""
+        with contextlib.suppress(OSError):
+            return os.fsdecode(Path(f"/proc/{self.pid}/cmdline").read_bytes()).split("\0")[0]
+        return ""
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal, to this process and to no other that has its number."""
         try:
@@ -103,8 +110,8 @@ def named(text: str, *programs: str) -> list[Process]:
     for pid in _pids():
         with contextlib.suppress(OSError):
             parents.setdefault(int(_stat(pid)[1]), []).append(pid)
-            command = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
-            if Path(command[0]).name.startswith(programs) and text in " ".join(command[1:]):
+            program, *more = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
+            if Path(program).name.startswith(programs) and text in " ".join(more):
                 wanted.append(pid)
     reached: dict[int, Process] = {}
     while wanted:

@@ -26,10 +26,10 @@ POOL_CHUNK = 1_000  # items of the pool's map that travel together
 def measure_sequential(setting: Setting) -> list[Figure]:
     """Measure calls one after the other, in turns with commits and calls of a process pool."""
     kinds = [
-        _Kind("call"),
-        _Kind("durable commit"),
-        _Kind("ProcessPoolExecutor"),
-        _Kind("call by the blocking Manager"),
+        Kind("call"),
+        Kind("durable commit"),
+        Kind("ProcessPoolExecutor"),
+        Kind("call by the blocking Manager"),
     ]
     with setting.cluster("calls") as cluster, process_pool() as pool:
         node = cluster.start("compute", "--slots", str(SLOTS))
@@ -38,11 +38,11 @@ def measure_sequential(setting: Setting) -> list[Figure]:
             Manager.connect([node.address], home=cluster.home) as blocking,
             asyncio.Runner() as runner,
         ):
-            grid = runner.run(_connected(node.address, cluster.home))
+            grid = runner.run(connected(node.address, cluster.home))
 
             def in_turn(turn: int) -> list[list[float]]:
                 return [
-                    runner.run(_awaited_calls(grid, turn)),
+                    runner.run(awaited_calls(grid, turn)),
                     [commit.measure() for _ in range(turn)],
                     [_timed(pool.submit, number) for number in range(turn)],
                     [_timed(blocking.submit, number) for number in range(turn)],
@@ -79,11 +79,13 @@ def measure_sequential(setting: Setting) -> list[Figure]:
     ]
 
 
-async def _connected(address: str, home: Path) -> AsyncManager:
+async def connected(address: str, home: Path) -> AsyncManager:
+    """Connect to one node."""
     return await AsyncManager.connect([address], home=home)
 
 
-async def _awaited_calls(grid: AsyncManager, count: int) -> list[float]:
+async def awaited_calls(grid: AsyncManager, count: int) -> list[float]:
+    """Return the seconds of calls, one after the other."""
     samples = []
     for number in range(count):
         begun = perf_counter()
@@ -136,15 +138,17 @@ def measure_map(setting: Setting) -> list[Figure]:
     return [Figure(name, rate, [pool_rate], ITEMS_PER_S, at_least=True)]
 
 
-class _Kind:
+class Kind:
     """The samples of one run, and the percentiles of all."""
 
     def __init__(self, name: str) -> None:
+        """Name what the samples are of."""
         self.samples: list[float] = []
         self.p50 = Series(f"{name}, p50", Unit.MILLISECONDS)
         self.p99 = Series(f"{name}, p99", Unit.MILLISECONDS)
 
     def end_run(self) -> None:
+        """Take the percentiles of the samples, and begin anew."""
         self.p50.values.append(median(self.samples))
         self.p99.values.append(percentile(self.samples, 0.99))
         self.samples = []

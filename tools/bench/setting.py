@@ -4,10 +4,11 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from alpyne_grid.manager.identity import create_account
+from alpyne_grid.tools.bench.parts import Parts
 from alpyne_grid.tools.cluster import LocalCluster
 
 SLOTS = 2
@@ -28,11 +29,12 @@ class Amounts:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where and how much is measured."""
+    """Where and how much is measured, and with which parts beyond Python."""
 
     folder: Path
     runs: int
     amounts: Amounts
+    parts: Parts = field(default_factory=Parts)
 
     @contextmanager
     def cluster(self, name: str) -> Iterator[LocalCluster]:
