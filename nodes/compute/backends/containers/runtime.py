@@ -1,0 +1,52 @@
+"""The worker's runtime as it is mounted into containers: pure Python, for any image's Python.
+
+    <folder>/worker/  <folder>/alpyne_proto/  <folder>/msgpack/  <folder>/cloudpickle/
+
+It is copied from where this daemon's own is installed, readable to all: the worker is another user.
+"""
+
+import compileall
+import os
+import py_compile
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+from alpyne_grid.nodes.compute.worker import __file__ as _worker
+from alpyne_grid.nodes.compute.worker.boot_container import PACKAGES
+
+_FOLDER_MODE, _FILE_MODE = 0o755, 0o644
+
+
+def install_runtime(folder: Path) -> None:
+    """Put the runtime into ``folder``, anew; OSError where it is not whole or cannot be written."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _copy(Path(_worker).parent, folder / "worker")
+    for name in PACKAGES:
+        _copy(_place(name), folder / name)
+    # For images of this daemon's own Python version; others compile for themselves at each start.
+    compileall.compile_dir(
+        folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+    )
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
+
+
+def _copy(source: Path, target: Path) -> None:
+    def others(folder: str, names: list[str]) -> list[str]:
+        # Not what was compiled for this machine alone.
+        return [
+            name
+            for name in names
+            if not name.endswith(".py") and not os.path.isdir(os.path.join(folder, name))
+        ] + ["__pycache__"]
+
+    shutil.copytree(source, target, ignore=others)
+
+
+def _place(name: str) -> Path:
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise OSError(f"the package {name} cannot be found; install alpyne-grid again")
+    return Path(spec.origin).parent
