@@ -55,13 +55,14 @@ def live(over: JobObject, token: str) -> tuple[int, int]:
                 file.write(token)
         except OSError:  # not every job has this folder
             return ""
-        return os.path.abspath(path)
+        return os.path.realpath(path)
 
     def add(number: int) -> None:
         nonlocal total
         total += number
 
-    files = [keep(folder) for folder in (".", "/tmp", "/dev/shm", "/var/tmp")]
+    places = (".", "/tmp", "/dev/shm", "/var/tmp")  # some may be the same folder
+    files = list(dict.fromkeys(keep(folder) for folder in places))
     print("\t".join(filter(None, files)))
     rounds = total = 0
     while True:

@@ -52,6 +52,7 @@ PROBES = (
     Probe("the daemon's environment", files.daemon_environment, "never"),
     Probe("a descriptor of the daemon", files.descriptor_of_daemon, "never"),
     Probe("more descriptors than its own", files.foreign_descriptors, "never"),
+    Probe("files that only root may read", files.roots_files, "as the user"),
     Probe("a write outside its own folders", files.write_outside),
     Probe("a write to the runtime", files.write_runtime, "as the user"),
     Probe("a write to kernel settings", files.write_kernel_settings, "as the user"),

@@ -36,9 +36,17 @@ def cwd_of_1(bait: Bait) -> str:
     return os.readlink("/proc/1/cwd")
 
 
-def fd_of_1(bait: Bait) -> str:
-    """List its descriptors."""
-    return f"listed {os.listdir('/proc/1/fd')}"
+def fd_of_1(bait: Bait) -> list[str]:
+    """See what its descriptors lead to, and open what they lead to."""
+    found = []
+    for name in os.listdir("/proc/1/fd"):
+        path = f"/proc/1/fd/{name}"
+        try:
+            found.append(f"{name} is {os.readlink(path)}")
+        except OSError:
+            if _can_open(path, os.O_RDONLY | os.O_NONBLOCK):
+                found.append(f"{name} opened")
+    return found
 
 
 def _read(path: str) -> str:
@@ -155,6 +163,12 @@ def _own_links() -> list[str]:
         except OSError:
             continue
     return links
+
+
+def roots_files(bait: Bait) -> list[str]:
+    """Open files of the machine that only root may read."""
+    names = ("shadow", "gshadow", "sudoers", "shadow-", "ssh/ssh_host_ed25519_key")
+    return [name for name in names if _can_open(f"/etc/{name}", os.O_RDONLY)]
 
 
 def write_outside(bait: Bait) -> list[str]:
