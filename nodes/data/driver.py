@@ -106,7 +106,7 @@ class ObjectDriver:
             await self._backend.commit(effect.changes)
         except StoreFailed as error:
             self._log.error("store_failed", error=error)
-            self._handle(ev.StoreFailed(effect.batch))
+            self._handle(ev.StoreFailed(effect.batch, str(error)))
         else:
             self._handle(ev.Stored(effect.batch))
 

@@ -112,9 +112,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """The batch was not written; nothing of it happened."""
+    """The batch was not acknowledged. ``why``: what to tell the client; "": nothing was changed."""
 
     batch: int
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

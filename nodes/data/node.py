@@ -68,7 +68,8 @@ class DataNode:
         with tempfile.TemporaryDirectory(prefix="alpyne-check-") as folder:
             store = CommitStore.open(Path(folder) / "check.db", (SCHEMA,))
             try:
-                setup = BackendSetup(Path(folder), store, self._config.options)
+                objects = self._config.state / "objects"  # which a check does not make
+                setup = BackendSetup(objects, store, self._config.options)
                 return await self._make_backend(setup).check()
             finally:
                 await store.close()

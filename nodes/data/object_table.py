@@ -47,6 +47,7 @@ from alpyne_proto.errors import ErrorCode
 SUPERSEDED_KEPT_MS = 3_600_000  # so that a reader of an exact version can finish
 TOMBSTONES_KEPT_MS = 30 * 86_400_000  # a member that was away so long must not bring objects back
 FENCES_KEPT_MS = 30 * 86_400_000  # no execution of a job comes so late
+_NOT_STORED = "the node could not store the change; nothing was changed; try again later"
 SWEEP_ROWS = 200  # one batch, some 12 ms: bounds how long other commits wait for it
 
 
@@ -223,7 +224,7 @@ class ObjectTable:
             operation.staged = None
             self._answer(operation, operation.outcome)
         else:
-            text = "the node could not store the change; nothing was changed; try again later"
+            text = event.why or _NOT_STORED
             self._refuse(operation, Refusal(ErrorCode.STORE_FAILED, text, retryable=True))
         while slot.waiting and slot.storing is None:
             self._store(self._operations[slot.waiting.popleft()], slot)

@@ -22,7 +22,7 @@ from alpyne_grid.nodes.store import StoreFailed
 from alpyne_grid.wire import BodyReader, Request
 
 from alpyne_proto import limits
-from alpyne_proto.errors import ErrorCode, RequestFailed
+from alpyne_proto.errors import ErrorCode, Outcome, RequestFailed
 from alpyne_proto.messages import data as messages
 from alpyne_proto.messages.control import BodyDigest
 from alpyne_proto.ticket import Verb
@@ -174,7 +174,10 @@ class _Bounded:
 
 def _unless_refused(step: Step) -> Step:
     if isinstance(step, ev.Refuse):
-        raise refuse(step.code, step.text, retryable=step.retryable)
+        # Where the store is another machine, what it did not acknowledge may yet have happened.
+        maybe = step.code is ErrorCode.STORE_FAILED
+        outcome = Outcome.MAYBE if maybe else Outcome.NOT_STARTED
+        raise refuse(step.code, step.text, retryable=step.retryable, outcome=outcome)
     return step
 
 
