@@ -186,7 +186,10 @@ def nested(cls: type[Any]) -> Struct:
         if type(value) is cls:
             return value
         # Structs stand in messages of state OPEN only, where odd keys may be skipped.
-        return build(spec, value, f"{where}.{spec.name}", lenient=True)
+        try:
+            return build(spec, value, lenient=True)
+        except CodecError:  # once more, to name the place: making its name each time costs more
+            return build(spec, value, f"{where}.{spec.name}", lenient=True)
 
     return Struct(spec.name, read, lambda value: to_map(spec, value))
 

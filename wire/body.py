@@ -23,6 +23,7 @@ Data = bytes | bytearray | memoryview
 
 _SMALL = 16 * 1024  # smaller pieces are copied together: a view of one may keep a whole record
 _MERGED_MAX = 64 * 1024
+_PAY_MIN = 4 * 1024  # of a window of a MiB: to count each small piece takes longer than to pour it
 
 
 class Sink(Protocol):
@@ -234,7 +235,8 @@ class BodyReader:
     def _feed(self, sink: Sink, data: Data) -> None:
         self._owed += len(data)
         if sink.feed(data):
-            self._pay()
+            if self._owed >= _PAY_MIN:
+                self._pay()
         else:
             sink.when_room(self._pay)
 
