@@ -1,7 +1,6 @@
 """What one job leaves in the interpreter, undone before the next one of the same account."""
 
 import _thread
-import contextlib
 import gc
 import io
 import os
@@ -56,9 +55,14 @@ class CleanState:
 
     def flush(self) -> None:
         """Write out what the job printed, before its end is told."""
-        for stream in {sys.stdout, sys.stderr, *self._streams}:
-            with contextlib.suppress(Exception):  # a job may put any object there, or close it
+        streams = (sys.stdout, sys.stderr)
+        if streams[0] is not self._streams[0] or streams[1] is not self._streams[1]:
+            streams += self._streams
+        for stream in streams:
+            try:
                 stream.flush()
+            except Exception:  # a job may put any object there, or close it
+                continue
 
     def is_spent(self) -> bool:
         """Say whether something of the job goes on: its threads, or children of any thread."""
