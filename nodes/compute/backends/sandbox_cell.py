@@ -1,0 +1,305 @@
+"""One sandbox of level 1, as its worker handle sees it: a bubblewrap with a worker inside.
+
+    daemon --> bwrap (outside: waits for its child) --> supervisor, pid 1 inside --> interpreter
+
+The supervisor is the first process of the sandbox's pid namespace: when it ends, the kernel ends
+all others, and bubblewrap ends only when all are gone.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from alpyne_grid.nodes.compute.backends.base import TaskEnd
+from alpyne_grid.nodes.compute.backends.bubblewrap import BROUGHT, SCRATCH, SHARED
+from alpyne_grid.nodes.compute.backends.cell_groups import PAUSE_S, CellGroup
+from alpyne_grid.nodes.compute.backends.cells import NOT_METERED, Metered, Walls
+from alpyne_grid.nodes.compute.backends.cgroups import ControlGroups
+from alpyne_grid.nodes.compute.backends.plain_cells import FREEZE_PATIENCE_S, tree_held_bytes
+from alpyne_grid.nodes.compute.backends.sandbox_start import Ends
+from alpyne_grid.nodes.compute.worker import tree
+
+from alpyne_proto.messages.compute import Cause, JobState
+
+BROUGHT_MAX = 4  # files in a cell at a time: a program and a bundle, and those of the job before
+BYTES_PER_FILE = 4096  # of scratch: so many files as pages; each costs the kernel about 1 KiB
+FILES_LEAST = 64
+END_PATIENCE_S = 3.0  # for killed processes to be gone
+
+
+class SandboxCell:
+    """See ``Cell``."""
+
+    def __init__(
+        self,
+        mark: str,
+        process: "subprocess.Popen[bytes]",
+        supervisor: int,
+        ends: Ends,
+        walls: Walls,
+        group: CellGroup,
+        folder: Path,
+        clear_away: Callable[[Callable[[], object]], None],
+    ) -> None:
+        """Take over what was started.
+
+        ``supervisor``: as the daemon's /proc has it. ``folder``: what is readable inside under
+        BROUGHT. ``clear_away``: runs a function that may block, and keeps it in mind until it ends.
+        """
+        self.mark = mark
+        self.supervisor = supervisor
+        self.control, self.job, self.stdout, self.stderr = ends
+        self._process = process
+        self._pidfd = os.pidfd_open(supervisor)
+        self._walls = walls
+        self._group = group
+        self._folder = folder
+        self._clear_away = clear_away
+        self._brought: OrderedDict[tuple[str, int, int], str] = OrderedDict()
+        self._count = 0
+        self._leftovers: tree.Leftovers | None = None
+        self._scratch = _Room(walls.disk_bytes)
+        self._shared = _Room(0)
+        self._stopped_before: set[int] = set()  # by the job itself
+        self._jobs = 0
+        self._peak_is_shared = False
+        self._before = _Counters()
+        self._last = _Counters()
+
+    # ---- per job ----
+
+    def bring(self, file: Path) -> str:
+        """Link the file into the cell's own folder, or copy it from another file system."""
+        about = file.stat()
+        key = (str(file), about.st_ino, about.st_mtime_ns)
+        name = self._brought.get(key)
+        if name is None:
+            self._count += 1
+            name = f"{self._count}{file.suffix}"
+            _link(file, self._folder / name)
+            self._brought[key] = name
+            while len(self._brought) > BROUGHT_MAX:
+                _, old = self._brought.popitem(last=False)
+                (self._folder / old).unlink(missing_ok=True)
+        else:
+            self._brought.move_to_end(key)
+        return f"{BROUGHT}/{name}"
+
+    def folder(self, folder: Path) -> str:
+        """Return a folder of its own in scratch."""
+        return f"{SCRATCH}/{folder.name}"
+
+    def begin(self) -> None:
+        """Begin anew with the peak; the counters go on from where the last job left them."""
+        self._peak_is_shared = not self._group.gauges.reset_peak() and self._jobs > 0
+        self._jobs += 1
+        self._before = self._last
+
+    def held_bytes(self, most: int) -> int:
+        """Return what the group or else the tree holds."""
+        held = self._group.gauges.value("memory_bytes")
+        return tree_held_bytes(self.supervisor, most) if held is None else held
+
+    def overrun(self) -> TaskEnd | None:
+        """Return the verdict over the limit that the kernel, or a look at the scratch, has hit."""
+        gauges = self._group.gauges
+        if (gauges.value("oom_kills") or 0) > self._before.oom_kills:
+            return self._out_of_memory()
+        walls = self._walls
+        if (gauges.value("processes_refused") or 0) > self._before.refused or self._is_crowded():
+            text = f"the job wanted more than {walls.processes} processes and threads at once"
+            return TaskEnd(JobState.LIMIT, Cause.PROCESSES, text)
+        why = self._scratch.why_full()
+        return TaskEnd(JobState.LIMIT, Cause.DISK, why) if why else None
+
+    def _out_of_memory(self) -> TaskEnd:
+        most = self._walls.memory_bytes
+        if not most:
+            text = "the machine ran out of memory, and the kernel ended a process of the job"
+            return TaskEnd(JobState.LIMIT, Cause.MEMORY, text)
+        text = f"the job and its processes wanted more than {most} bytes of memory"
+        files = self._group.gauges.value("files_bytes") or 0
+        if files > most // 10:
+            text += f"; {files} bytes of it were files in its scratch, which is memory here"
+        return TaskEnd(JobState.LIMIT, Cause.MEMORY, text)
+
+    def _is_crowded(self) -> bool:
+        """Say whether the job has as many processes as it may, where the kernel does not tell."""
+        most = self._walls.processes
+        if not most or self._group.gauges.value("processes") is not None:
+            return False
+        return len(tree.descendants(self.supervisor)) >= most
+
+    def metered(self) -> Metered:
+        """Return what the group has counted since the job began."""
+        counts = self._group.counts
+        if not counts:
+            return NOT_METERED
+        before = self._before
+        self._last = now = _Counters.of(self._group.gauges)
+        peak = self._group.gauges.value("peak_bytes")
+        return Metered(
+            now.cpu_ms - before.cpu_ms if "cpuacct" in counts else None,
+            peak,
+            self._peak_is_shared and peak is not None,
+            now.read_bytes - before.read_bytes if "io" in counts else None,
+            now.written_bytes - before.written_bytes if "io" in counts else None,
+        )
+
+    def leftovers(self, interpreter: int) -> Callable[[], bool]:
+        """Return what looks for processes, and for files in shared memory.
+
+        ``interpreter`` is a pid inside; from here it is the supervisor's only child.
+        """
+        found = tree.children(self.supervisor)
+        self._leftovers = leftovers = tree.Leftovers(self.supervisor, found[0] if found else 0)
+        self._scratch.open(self.supervisor, SCRATCH)
+        self._shared.open(self.supervisor, SHARED)
+        self._last = _Counters.of(self._group.gauges)
+        return lambda: leftovers.any() or self._shared.is_used()
+
+    # ---- suspending ----
+
+    async def freeze(self) -> None:
+        """Freeze the group, or else stop the tree by SIGSTOP; OSError where some of it goes on."""
+        if self._group.can_freeze:
+            await asyncio.to_thread(self._group.freeze)
+            return
+
+        def find() -> list[int]:
+            return tree.descendants(self.supervisor)
+
+        def stop() -> int:
+            self._stopped_before = {pid for pid in find() if tree.state(pid) == "T"}
+            return tree.stop_all(find, FREEZE_PATIENCE_S)
+
+        going_on = await asyncio.to_thread(stop)
+        if going_on:
+            raise OSError(f"{going_on} of its processes could not be stopped")
+
+    async def thaw(self) -> None:
+        """Let the group run, or the tree but for what the job had stopped itself."""
+        if self._group.can_freeze:
+            self._group.thaw()
+            return
+        found = tree.descendants(self.supervisor)
+        tree.continue_all(pid for pid in reversed(found) if pid not in self._stopped_before)
+
+    # ---- the end ----
+
+    def wake(self) -> None:
+        """Let a frozen supervisor hear; nothing inside can stop the first process by a signal."""
+        with contextlib.suppress(OSError):
+            self._group.thaw()
+
+    def has_exited(self) -> bool:
+        """Say whether bubblewrap has ended: the last process inside has by then."""
+        return self._process.poll() is not None
+
+    async def end_all(self) -> tree.Receipt:
+        """Kill the first process inside, and with it all others; then what a group still holds."""
+        return await asyncio.to_thread(self._end_all)
+
+    def _end_all(self) -> tree.Receipt:
+        found = [pid for pid in tree.descendants(self.supervisor) if tree.is_alive(pid)]
+        deadline = time.monotonic() + END_PATIENCE_S
+        while True:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._group.kill()
+            left = [pid for pid in found if tree.is_alive(pid)] if not self.has_exited() else []
+            left += [pid for pid in self._group.processes() if tree.is_alive(pid)]
+            if (not left and self.has_exited()) or time.monotonic() > deadline:
+                break
+            time.sleep(PAUSE_S)
+        if not self.has_exited():
+            self._process.kill()
+        return tree.Receipt(max(0, len(found) - len(set(left))), len(set(left)))
+
+    def clear_away(self) -> None:
+        """Close what is open, and remove folder and group in the background."""
+        os.close(self._pidfd)
+        for room in (self._scratch, self._shared):
+            room.close()
+        if self._leftovers is not None:
+            self._leftovers.close()
+        self._clear_away(self._remove)
+
+    def _remove(self) -> None:
+        self._group.remove()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Counters(NamedTuple):
+    """What a cell's group counted up to a moment."""
+
+    oom_kills: int = 0
+    refused: int = 0
+    cpu_ms: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+
+    @classmethod
+    def of(cls, gauges: ControlGroups) -> "_Counters":
+        names = ("oom_kills", "processes_refused", "cpu_ms", "read_bytes", "written_bytes")
+        return cls(*(gauges.value(name) or 0 for name in names))
+
+
+class _Room:
+    """A file system of limited size inside, seen from outside."""
+
+    def __init__(self, size_bytes: int) -> None:
+        """``size_bytes``: as it was made."""
+        self._size = size_bytes
+        self._files_most = max(FILES_LEAST, size_bytes // BYTES_PER_FILE)
+        self._at = -1
+        self._files_before = 0
+
+    def open(self, supervisor: int, folder: str) -> None:
+        """Take hold of it; where that is not allowed, it is never said to be full."""
+        with contextlib.suppress(OSError):
+            path = f"/proc/{supervisor}/root{folder}"
+            self._at = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._files_before = self._files()
+
+    def why_full(self) -> str:
+        """Return why nothing more can or may be written there; empty where it can."""
+        if self._at < 0:
+            return ""
+        about = os.fstatvfs(self._at)
+        if about.f_bfree == 0:
+            return f"the files of the job filled its scratch of {self._size} bytes"
+        files = about.f_files - about.f_ffree - self._files_before
+        if files > self._files_most:
+            return f"the job made {files} files, at most {self._files_most} may be in its scratch"
+        return ""
+
+    def is_used(self) -> bool:
+        """Say whether it holds more files than at first."""
+        return self._at >= 0 and self._files() > self._files_before
+
+    def _files(self) -> int:
+        about = os.fstatvfs(self._at)
+        return about.f_files - about.f_ffree
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._at >= 0:
+            os.close(self._at)
+            self._at = -1
+
+
+def _link(file: Path, target: Path) -> None:
+    try:
+        os.link(file, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file, target)
+        target.chmod(0o600)
