@@ -30,9 +30,9 @@ from alpyne_grid.nodes.compute.backends.launch import (
     launch,
     package_places,
 )
+from alpyne_grid.nodes.compute.backends.tree_freezer import TreeFreezer
 from alpyne_grid.nodes.compute.worker import tree
 
-FREEZE_PATIENCE_S = 2.0  # for a tree to stop that forks as fast as it is found
 NO_WALLS = Walls()
 LIMITS: Mapping[str, Enforcement] = MappingProxyType(
     {
@@ -113,7 +113,7 @@ class PlainCell:
         self._scratch = launched.scratch
         self._folder: Path | None = None  # of the last command
         self._leftovers: tree.Leftovers | None = None
-        self._stopped_before: set[int] = set()  # by the job itself
+        self._freezer = TreeFreezer(self.supervisor)
 
     # ---- per job ----
 
@@ -150,22 +150,11 @@ class PlainCell:
 
     async def freeze(self) -> None:
         """Stop the tree by SIGSTOP; OSError where some of it goes on."""
-
-        def find() -> list[int]:
-            return tree.descendants(self.supervisor)
-
-        def stop() -> int:
-            self._stopped_before = {pid for pid in find() if tree.state(pid) == "T"}
-            return tree.stop_all(find, FREEZE_PATIENCE_S)
-
-        going_on = await asyncio.to_thread(stop)
-        if going_on:
-            raise OSError(f"{going_on} of its processes could not be stopped")
+        await self._freezer.freeze()
 
     async def thaw(self) -> None:
         """Let the tree run again, but for what the job had stopped itself."""
-        found = tree.descendants(self.supervisor)
-        tree.continue_all(pid for pid in reversed(found) if pid not in self._stopped_before)
+        await self._freezer.thaw()
 
     # ---- the end ----
 

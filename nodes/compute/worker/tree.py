@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 SCAN_PAUSE_S = 0.001  # between scans; a stopped process needs one scheduler tick to show it
@@ -173,9 +173,23 @@ def end_all(
         time.sleep(SCAN_PAUSE_S)
 
 
-def stop_all(find: Callable[[], list[int]], patience_s: float) -> int:
-    """Stop every process that ``find`` returns; return how many went on after ``patience_s``."""
-    _stop_until(find, time.monotonic() + patience_s)
+def stop_all(find: Callable[[], list[int]], patience_s: float, spared: Collection[int]) -> int:
+    """Stop every process that ``find`` returns; return how many went on after ``patience_s``.
+
+    Whole process groups are stopped: the kernel lets none of a group fork past such a signal, so
+    that a chain of processes, each the child of one that has ended, is caught by it. ``spared``:
+    processes outside of the tree that may share its groups; they go on.
+    """
+
+    def stop(pid: int) -> None:
+        group = _stat(pid)[2:3]
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if group and int(group[0]) not in (0, os.getpgrp()):
+                os.killpg(int(group[0]), signal.SIGSTOP)
+        _send(pid, signal.SIGSTOP)
+        continue_all(spared)
+
+    _stop_until(find, time.monotonic() + patience_s, stop)
     return sum(state(pid) not in _QUIET for pid in find())
 
 
@@ -185,14 +199,20 @@ def continue_all(found: Iterable[int]) -> None:
         _send(pid, signal.SIGCONT)
 
 
-def _stop_until(find: Callable[[], list[int]], deadline: float) -> set[int]:
+def _stop(pid: int) -> None:
+    _send(pid, signal.SIGSTOP)
+
+
+def _stop_until(
+    find: Callable[[], list[int]], deadline: float, stop: Callable[[int], None] = _stop
+) -> set[int]:
     """Stop all that is found, until nothing new is or the deadline comes; return who was found."""
     stopped: set[int] = set()
     before: set[int] | None = None
     while True:
         found = {pid for pid in find() if is_alive(pid)}
         for pid in found - stopped:
-            _send(pid, signal.SIGSTOP)
+            stop(pid)
         stopped |= found
         quiet = found == before and all(state(pid) in _QUIET for pid in found)
         if not found or quiet or time.monotonic() > deadline:
