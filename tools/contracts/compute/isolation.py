@@ -161,7 +161,7 @@ def _mess_up() -> int:
     os.open("/dev/null", os.O_WRONLY)
     sys.stdout.close()
     sys.stdout = io.StringIO()
-    sys.stderr = None  # type: ignore[assignment]
+    sys.stderr = None
     sys.meta_path.insert(0, type("Hook", (), {"find_spec": staticmethod(lambda *_: None)})())
     sys.settrace(lambda *_: None)
     gc.disable()

@@ -127,11 +127,16 @@ class ObjectContract(BackendBench):
         async with self.bench(tmp_path) as bench:
             item = self._object(bench.room.objects, "a", b"data")
             bench.room.objects.read = _never  # type: ignore[method-assign, assignment]
-            run = bench.start_call(lambda o: print("reading") or o.read(), item)
+            run = bench.start_call(_say_and_read, item)
             await bench.line(run)
             bench.backend.cancel(run.task.execution)
             await bench.ended(run)
             assert run.how == (JobState.KILLED, Cause.CANCELLED)
+
+
+def _say_and_read(item: JobObject) -> bytes:
+    print("reading")
+    return item.read()
 
 
 async def _never(*_: object) -> Any:

@@ -70,7 +70,7 @@ def deaf_forks() -> int:
 def memory_hog() -> int:
     """Touch memory, and hold it; return how many bytes."""
     say_mark()
-    held = []
+    held: list[bytearray] = []
     while len(held) * 8 * MIB < MEMORY_MOST:
         held.append(bytearray(os.urandom(4096) * (8 * MIB // 4096)))
     time.sleep(BIDE_S)

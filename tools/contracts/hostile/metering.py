@@ -124,9 +124,9 @@ def _move_bytes() -> tuple[int, int]:
         os.fsync(file.fileno())
     for folder, _, names in os.walk(os.path.dirname(os.__file__)):
         for name in names[:50]:
-            with open(os.path.join(folder, name), "rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                file.read()
+            with open(os.path.join(folder, name), "rb") as source:
+                os.posix_fadvise(source.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                source.read()
         if counted()["read_bytes"] - before["read_bytes"] > 4 * MIB:
             break
     after = counted()

@@ -57,17 +57,13 @@ def live(over: JobObject, token: str) -> tuple[int, int]:
             return ""
         return os.path.realpath(path)
 
-    def add(number: int) -> None:
-        nonlocal total
-        total += number
-
     places = (".", "/tmp", "/dev/shm", "/var/tmp")  # some may be the same folder
     files = list(dict.fromkeys(keep(folder) for folder in places))
     print("\t".join(filter(None, files)))
-    rounds = total = 0
+    rounds, added = 0, [0]
     while True:
         memory = bytearray(4 << 20)
-        thread = threading.Thread(target=add, args=(rounds,))
+        thread = threading.Thread(target=added.append, args=(rounds,))
         thread.start()
         thread.join()
         child = os.fork()
@@ -87,4 +83,4 @@ def live(over: JobObject, token: str) -> tuple[int, int]:
             continue
         for path in filter(None, files):
             os.unlink(path)
-        return rounds, total
+        return rounds, sum(added)
