@@ -66,10 +66,13 @@ def _engine() -> Engine:
         # Only root may start one. Who may use the machine's engine is root there anyway.
         if DockerApi(MACHINES_ENGINE).answers():
             return SharedEngine(MACHINES_ENGINE, ENGINE).start()
+        command = "sudo usermod -aG docker $USER"
+        if shutil.which("dockerd", path=SYSTEM_PATH) is None:
+            command = f"sudo apt-get install --no-install-recommends docker.io && {command}"
         raise PartFailed(
             "only root starts an engine of the checkout's own, and the machine's engine at "
-            f"{MACHINES_ENGINE} does not answer you; type: sudo usermod -aG docker $USER, and log "
-            "in again, or run ./dev parts as root"
+            f"{MACHINES_ENGINE} does not answer you; type: {command}\nand log in again, "
+            "or run ./dev parts as root"
         )
     missing = [
         package

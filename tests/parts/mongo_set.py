@@ -11,6 +11,7 @@ What it knows stands in its folder, so that a later process goes on with the sam
 """
 
 import base64
+import importlib.util
 import json
 import os
 import secrets
@@ -18,7 +19,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -123,14 +124,14 @@ class MongoSet:
 
     def start(self) -> Self:
         """Start all members that do not run; return when one is primary. Raises PartFailed."""
+        if importlib.util.find_spec("pymongo") is None:
+            raise PartFailed("pymongo is not installed here; type: ./dev parts")
         if not self._known.get("ready"):
             self.remove()
-            self._prepare()
-            for index in range(self._members):
-                self._launch(index)
-            self._initiate()
-            write_whole(self.uri_file, self.uri + "\n")
-            self._keep(ready=True)
+            with ExitStack() as failed:
+                failed.callback(self.remove)
+                self._make()
+                failed.pop_all()
         self.make_whole()
         return self
 
@@ -222,6 +223,14 @@ class MongoSet:
     def _keep(self, **entries: Any) -> None:
         self._known |= entries
         write_whole(self.folder / "set.json", json.dumps(self._known))
+
+    def _make(self) -> None:
+        self._prepare()
+        for index in range(self._members):
+            self._launch(index)
+        self._initiate()
+        write_whole(self.uri_file, self.uri + "\n")
+        self._keep(ready=True)
 
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True, mode=0o700)
