@@ -170,3 +170,56 @@ def test_leftovers_are_seen_wherever_they_hang(
     other = tree.Leftovers(os.getpid(), child)
     assert other.any()  # the parent is beside the worker, as an orphan would be
     other.close()
+
+
+# Each process of the chain forks its successor and ends; the first line is printed by the first.
+CHAIN = """
+import os, time
+os.setpgid(0, 0)
+print(os.getpgrp(), flush=True)
+if os.fork() == 0:
+    while True:
+        if os.fork():
+            os._exit(0)
+time.sleep(3600)
+"""
+
+
+def test_stop_all_stops_a_chain_of_forks_and_continue_all_lets_it_go_on() -> None:
+    first = subprocess.Popen([sys.executable, "-c", CHAIN], stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    group = int(first.stdout.readline())
+
+    def find() -> list[int]:
+        return [pid for pid in tree.pids() if tree._stat(pid)[2:3] == [str(group)]]
+
+    try:
+        assert tree.stop_all(find, 5, spared=()) == 0
+        stopped = find()
+        assert len(stopped) >= 2
+        time.sleep(0.02)
+        assert find() == stopped
+        tree.continue_all(stopped)
+        until(lambda: set(find()) - set(stopped))
+    finally:
+        os.killpg(group, signal.SIGSTOP)
+        os.killpg(group, signal.SIGKILL)
+        first.wait()
+        first.stdout.close()
+        until(lambda: not any(map(tree.is_alive, find())))
+
+
+def test_stop_all_lets_go_on_what_is_spared_of_the_same_group() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert parent.stdout is not None
+    child, grandchild = map(int, parent.stdout.readline().split())
+    try:
+        assert tree.stop_all(lambda: [grandchild], 5, spared=(parent.pid,)) == 0
+        until(lambda: tree.state(parent.pid) == "S")
+        assert (tree.state(child), tree.state(grandchild)) == ("T", "T")
+    finally:
+        os.killpg(parent.pid, signal.SIGKILL)
+        parent.wait()
+        parent.stdout.close()
