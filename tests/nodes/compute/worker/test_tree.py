@@ -214,7 +214,8 @@ def test_stop_all_lets_go_on_what_is_spared_of_the_same_group() -> None:
         [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     assert parent.stdout is not None
-    child, grandchild = map(int, parent.stdout.readline().split())
+    parent.stdout.readline()
+    child, grandchild = tree.descendants(parent.pid)
     try:
         assert tree.stop_all(lambda: [grandchild], 5, spared=(parent.pid,)) == 0
         until(lambda: tree.state(parent.pid) == "S")
