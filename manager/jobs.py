@@ -60,6 +60,7 @@ class AsyncJob:
         self.name = name
         self.work: Work | None = None  # of a job submitted here
         self.future: Future = concurrent.futures.Future()
+        self._ended: Ended | None = None  # what the future holds; to ask it takes a lock
         self.phase = JobState.QUEUED
         self.node_key: bytes | None = None
         self.is_accepted = False
@@ -133,13 +134,16 @@ class AsyncJob:
         """Return its outcome, decoded or not, failed or not; ResultTimeout after ``timeout``."""
         try:
             if timeout is None:
-                await self._news(self.future.done)
+                await self._news(self._is_over)
             else:
                 async with asyncio.timeout(timeout):
-                    await self._news(self.future.done)
+                    await self._news(self._is_over)
         except TimeoutError:
             raise ResultTimeout(f"job {self.id}: not done within {timeout} s; it goes on") from None
-        return self.future.result()
+        return self._ended or self.future.result()
+
+    def _is_over(self) -> bool:
+        return self._ended is not None or self.future.done()
 
     async def result(self, timeout: float | None = None) -> Any:
         """Return its value. Raises the JobFailed that its end means, or ResultTimeout."""
@@ -153,7 +157,7 @@ class AsyncJob:
         """
         if self._value is None:
             try:
-                value = self.future.result().value()
+                value = (self._ended or self.future.result()).value()
                 if self.form is JobForm.MAP:
                     value = [one.error if type(one) is results.Failed else one for one in value]
                 self._value = (value, None)
@@ -251,6 +255,7 @@ class AsyncJob:
         if self.work is not None:
             self.work.program.payload = b""  # nobody sends it again
         if not self.future.done():
+            self._ended = ended
             self.future.set_result(ended)
         self._wake()
 
