@@ -110,10 +110,10 @@ def container_doc(box: Box, kept: Descriptor, before: Doc | None) -> Doc:
 
 def container_entry(doc: Doc) -> ContainerEntry:
     """Return a container's document as a value."""
-    version = Version(doc["counter"], doc["writer"])
+    version = Version(int(doc["counter"]), doc["writer"])
     container_id = doc["_id"][32:]
     kept = Descriptor(container_id, doc["name"], doc["copies"], tuple(doc["members"]), version)
-    return ContainerEntry(kept, doc["objects"], doc["size_bytes"])
+    return ContainerEntry(kept, int(doc["objects"]), int(doc["size_bytes"]))
 
 
 def version_doc(record: ObjectRecord, stored: StoredFile | None) -> Doc:
@@ -136,12 +136,13 @@ LISTED = dict.fromkeys(("path", *VERSION_FIELDS[:6]), 1) | {"_id": 0}
 
 def record_of(doc: Doc) -> ObjectRecord:
     """Return the version that a document of ``objects`` or ``superseded`` holds."""
+    # Numbers of more than 32 bits are read as Int64 of bson, which the protocol does not write.
     return ObjectRecord(
-        Version(doc["counter"], doc["writer"]),
-        doc["size"],
+        Version(int(doc["counter"]), doc["writer"]),
+        int(doc["size"]),
         doc["sha256"],
         doc["deleted"],
-        doc["modified_ms"],
+        int(doc["modified_ms"]),
     )
 
 
