@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-RECIPE = "1"  # a new number makes the images anew
+RECIPE = "2"  # a new number makes the images anew
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON_IMAGE = f"alpyne-python:{MINOR}"  # what a node runs jobs in
 OTHER_IMAGE = f"alpyne-python-other:{MINOR}"  # the same, but for the word "other" in WHICH
@@ -27,10 +27,12 @@ LABEL = "alpyne.parts"
 CHANGES = ["ENV PATH=/usr/local/bin:/usr/bin:/bin"]
 
 COMMANDS = (
-    *("sh", "cat", "chmod", "cp", "dd", "echo", "env", "false", "find", "grep", "head", "id"),
-    *("kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "nproc", "ps", "rm", "sed"),
-    *("seq", "setsid", "sleep", "sort", "tail", "test", "touch", "tr", "true", "unshare", "wc"),
+    *("sh", "cat", "chmod", "cp", "cut", "date", "dd", "df", "echo", "env", "false", "find"),
+    *("grep", "head", "id", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv"),
+    *("nproc", "ps", "rm", "sed", "seq", "setsid", "sleep", "sort", "tail", "test", "touch"),
+    *("tr", "true", "unshare", "wc"),
 )
+
 LEFT_OUT = frozenset(
     {
         "dist-packages",
@@ -90,7 +92,7 @@ def without_python() -> Entries:
 
 def links(entries: Entries) -> dict[str, str]:
     """Return symbolic links that belong to the files: path in the image -> its target."""
-    made = {"/bin/sh": "/usr/bin/sh"}
+    made = {f"/bin/{Path(name).name}": name for name in entries if name.startswith("/usr/bin/")}
     if (binary := str(interpreter())) in entries:
         for name in ("python", "python3", f"python{MINOR}"):
             if f"/usr/local/bin/{name}" != binary:

@@ -10,9 +10,9 @@ write to, by which the daemon sees how full they are. Then nothing leads outside
 Any Python from 3.6 must be able to read this file, so that an old one can say that it is too old.
 """
 
+import _socket as socket  # the module around it would stay with all jobs
 import array
 import os
-import socket
 import sys
 
 OLDEST = (3, 11)
@@ -54,17 +54,18 @@ def _problem() -> str:
 
 def _exchange(path: str) -> "tuple[int, int, int, int]":
     """Return the four descriptors that the launcher hands in."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
-        end.connect(path)
-        _, handed, _, _ = end.recvmsg(1, socket.CMSG_SPACE(_GIVEN * _INTEGER))
-        given = array.array("i")
-        for _, _, data in handed:
-            given.frombytes(data[: len(data) - len(data) % _INTEGER])
-        control, job, stdout, stderr = given
-        folders = [os.open(name, os.O_PATH | os.O_DIRECTORY) for name in WRITABLE]
-        end.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", folders))])
-        for descriptor in folders:
-            os.close(descriptor)
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    end.connect(path)
+    _, handed, _, _ = end.recvmsg(1, socket.CMSG_SPACE(_GIVEN * _INTEGER))
+    given = array.array("i")
+    for _, _, data in handed:
+        given.frombytes(data[: len(data) - len(data) % _INTEGER])
+    control, job, stdout, stderr = given
+    folders = [os.open(name, os.O_PATH | os.O_DIRECTORY) for name in WRITABLE]
+    end.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", folders))])
+    end.close()
+    for descriptor in folders:
+        os.close(descriptor)
     for descriptor in given:
         os.set_inheritable(descriptor, False)
     return control, job, stdout, stderr
