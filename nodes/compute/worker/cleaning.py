@@ -29,6 +29,7 @@ class CleanState:
         """``scratch``: the working folder of calls and sources, empty at each job's start."""
         self._scratch = scratch
         self._environment = dict(os.environ)
+        self._encoded = dict(_encoded_environment() or {})
         self._path = list(sys.path)
         self._hooks = (list(sys.meta_path), list(sys.path_hooks))
         self._argv = list(sys.argv)
@@ -75,7 +76,7 @@ class CleanState:
         gc.enable()
         if sys.modules.get("__main__") is not self._main or len(vars(self._main)) > self._main_size:
             self._main = sys.modules["__main__"] = ModuleType("__main__")
-        if dict(os.environ) != self._environment:
+        if self._environment_changed():
             os.environ.clear()
             os.environ.update(self._environment)
         sys.path[:] = self._path
@@ -89,6 +90,12 @@ class CleanState:
         self._restore_output()
         os.umask(0o077)
         self._empty_scratch()
+
+    def _environment_changed(self) -> bool:
+        encoded = _encoded_environment()
+        if encoded is None:
+            return dict(os.environ) != self._environment
+        return encoded != self._encoded
 
     def _restore_output(self) -> None:
         for descriptor, kept, inode in zip((1, 2), self._kept_output, self._inodes, strict=True):
@@ -132,6 +139,15 @@ def _remove_tree(path: str) -> None:
     import shutil  # jobs that make folders are few
 
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _encoded_environment() -> dict[object, object] | None:
+    """Return what os.environ is made of, None where it is made otherwise, or another object.
+
+    To decode all variables takes as long as all the rest of what is looked at after a job.
+    """
+    encoded = getattr(os.environ, "_data", None)
+    return encoded if type(encoded) is dict else None
 
 
 def _keep(descriptor: int) -> int:
