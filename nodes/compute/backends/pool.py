@@ -30,6 +30,7 @@ from alpyne_proto.messages.compute import Cause, JobState
 IDLE_MAX_S = 60.0  # an idle worker beyond those that are kept warm
 FAILED_STARTS_MAX = 3  # in a row; then no worker is started ahead of a job
 SPARE_CELLS = 2  # of an account beyond the slots, before an idle one of another kind ends
+CELLS_PER_SLOT = 4  # of all accounts, before an idle one that is not kept warm ends
 MAKING_PATIENCE_S = 10.0  # at the close, for cells that are being made
 _ENDING = (WorkerState.ENDING, WorkerState.GONE)
 TEXT_MAX = 1000  # characters of why no worker could be started
@@ -300,18 +301,18 @@ class WorkerPool:
             self._end_soon(entry, failed(Cause.NODE, text))
 
     def _make_room(self, kind: Kind) -> None:
-        """End an idle worker of another kind where the account has enough of them."""
-        if self._count_of_account(kind.account) < self._setup.slots + SPARE_CELLS:
+        """End an idle worker of another kind where the account, or all, have enough of them."""
+        slots = self._setup.slots
+        idle = [w for w in self._workers if w.state is WorkerState.IDLE and w.kind != kind]
+        not_warm = [w for w in idle if w.kind not in self._warm]
+        if self._count_of_account(kind.account) >= slots + SPARE_CELLS:
+            own = [w for w in (*not_warm, *idle) if w.kind.account == kind.account]
+        elif len(self._workers) + len(self._making) >= slots * CELLS_PER_SLOT + SPARE_CELLS:
+            own = not_warm
+        else:
             return
-        idle = [
-            worker
-            for worker in self._workers
-            if worker.state is WorkerState.IDLE
-            and worker.kind != kind
-            and worker.kind.account == kind.account
-        ]
-        if idle:
-            min(idle, key=lambda worker: worker.kind in self._warm).end()
+        if own:
+            own[0].end()
 
     def _lost(self, why: str) -> None:
         """React to the loss of what all cells depend on; new ones are made as they are asked."""

@@ -414,6 +414,18 @@ async def test_idle_workers_of_other_kinds_make_room_when_an_account_has_many(
         await play.until(lambda: len(play.pool._workers) == most)
 
 
+async def test_idle_workers_of_other_accounts_make_room_when_there_are_many(
+    tmp_path: Path,
+) -> None:
+    async with playing(tmp_path, slots=1) as play:
+        play.pool.warm(ALICE, 1)
+        most = pool.CELLS_PER_SLOT + pool.SPARE_CELLS
+        for number in range(most + 3):
+            await play.done(account=bytes([number]) * 32)
+        await play.until(lambda: len(play.pool._workers) == most)
+        assert ALICE in {worker.kind.account for worker in play.pool._workers}
+
+
 async def test_warm_workers_leave_their_room_to_the_kinds_that_run(tmp_path: Path) -> None:
     async with playing(tmp_path, slots=2) as play:
         play.pool.warm(ALICE, 2)
