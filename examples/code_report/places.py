@@ -15,7 +15,8 @@ class Places:
         self, docker_host: str = "", image: str = "", uri_file: Path | None = None
     ) -> None:
         self._docker = ["--docker-host", docker_host, "--image", image] if docker_host else []
-        self._uri_file = uri_file
+        # Nodes have current folders of their own.
+        self._uri_file = None if uri_file is None else uri_file.absolute()
         self._databases: list[str] = []
 
     def __enter__(self) -> Self:
