@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from alpyne_grid.nodes.data.backends.base import PAGE, BackendSetup, Content, Stage
 from alpyne_grid.nodes.data.backends.mongo.changes import blob_of
@@ -45,11 +46,18 @@ from alpyne_grid.nodes.data.records import (
     Version,
 )
 from alpyne_grid.nodes.store import StoreFailed
-from alpyne_grid.wire.log import Log
 
 SCAN = 1000  # documents that one page of a filtered list looks at, some milliseconds
 RESERVE = 1 << 30  # bytes of the server's disk that contents leave free: mongod ends on a full one
 RUN_SIZE = 16
+
+
+class _Parts(NamedTuple):
+    transactor: Transactor
+    committer: Committer
+    stages: Stages
+    shelf: Shelf
+    collector: Collector
 
 
 class MongoBackend:
@@ -62,14 +70,20 @@ class MongoBackend:
         self._folder = setup.folder
         self._settings = read_settings(setup.options)
         self._link: MongoLink | None = None
+        self._parts: _Parts | None = None
         self._free: int | None = None  # bytes of the server's disk; None: not known
-        self._log = Log("data.mongodb")
 
     @property
     def link(self) -> MongoLink:
         """The connection, once started."""
         assert self._link is not None, "start() comes first"
         return self._link
+
+    @property
+    def parts(self) -> "_Parts":
+        """What works on the connection, once started."""
+        assert self._parts is not None, "start() comes first"
+        return self._parts
 
     async def check(self) -> str:
         """Say in one line what ``start`` would find; raises what it would raise."""
@@ -97,23 +111,21 @@ class MongoBackend:
         await inspect(link)
         run_name = secrets.token_bytes(RUN_SIZE)
         number = await claim(link, node_name(self._folder, make=True), run_name)
-        self._transactor = Transactor(link, run_name, number)
-        self._committer = Committer(link, self._transactor)
-        self._stages = Stages(link, run_name)
-        self._shelf = Shelf(link)
-        self.collector = Collector(link, self._transactor, self._stages, self._shelf)
+        transactor = Transactor(link, run_name, number)
+        stages, shelf = Stages(link, run_name), Shelf(link)
+        collector = Collector(link, transactor, stages, shelf)
+        self._parts = _Parts(transactor, Committer(link, transactor), stages, shelf, collector)
         await self._look_for_room()
-        self.collector.collect_soon()
+        collector.collect_soon()
 
     async def close(self) -> None:
         """Finish commits, end threads and connections."""
-        if self._link is None:
-            return
-        if hasattr(self, "collector"):
-            await self._committer.close()
-            await self.collector.close()
-            self._stages.threads.shutdown(wait=False)
-        await self._link.close()
+        if self._parts is not None:
+            await self._parts.committer.close()
+            await self._parts.collector.close()
+            self._parts.stages.threads.shutdown(wait=False)
+        if self._link is not None:
+            await self._link.close()
 
     # ---- names ----
 
@@ -121,7 +133,7 @@ class MongoBackend:
         """Return what each account keeps."""
         async with self.link.reading("reading usages") as session:
             found = await self.link["usages"].find(session=session).sort("_id").to_list()
-        return {doc["_id"]: Usage(doc["size_bytes"], doc["rows"]) for doc in found}
+        return {doc["_id"]: Usage(int(doc["size_bytes"]), int(doc["rows"])) for doc in found}
 
     async def look_up(self, key: ObjectKey, job_id: bytes) -> Found:
         """Return what stands under ``key``, and the fence of ``job_id``."""
@@ -133,7 +145,7 @@ class MongoBackend:
         )
         if container is None:
             return Found(False)
-        pair = (fence["allocation"], fence["attempt"]) if fence else (0, 0)
+        pair = (int(fence["allocation"]), int(fence["attempt"])) if fence else (0, 0)
         return Found(True, record_of(current) if current else None, pair)
 
     async def container(self, owner: bytes, container_id: bytes) -> Descriptor | None:
@@ -176,15 +188,15 @@ class MongoBackend:
 
     async def commit(self, changes: Sequence[Change]) -> None:
         """Return when ``changes`` are durable on a majority. Raises StoreFailed."""
-        await self._committer.commit(changes)
+        await self.parts.committer.commit(changes)
         for change in changes:
             if isinstance(change, Publish | Refresh) and change.staged is not None:
-                self._stages.unnamed.discard(blob_of(change.staged).stored.file)
+                self.parts.stages.unnamed.discard(blob_of(change.staged).stored.file)
 
     async def sweep(self, cutoffs: Cutoffs, limit: int) -> Swept:
         """Take away what is older than ``cutoffs``; its bytes go in the background."""
-        swept = await sweep(self.link, self._transactor, cutoffs, limit)
-        self.collector.collect_soon()
+        swept = await sweep(self.link, self.parts.transactor, cutoffs, limit)
+        self.parts.collector.collect_soon()
         await self._look_for_room()
         return swept
 
@@ -199,7 +211,7 @@ class MongoBackend:
                     f"them kept free; {size} bytes do not fit; put the object on another node"
                 )
             self._free -= size
-        return self._stages.begin(owner, size)
+        return self.parts.stages.begin(owner, size)
 
     async def discard(self, staged: Staged) -> None:
         """Remove a staged body unless a version names it."""
@@ -209,17 +221,17 @@ class MongoBackend:
             return
         try:
             is_named = await self._one(FILES, {"_id": file})
-            if is_named is None and not self._transactor.in_doubt(file):
-                await self._stages.forget(file)
+            if is_named is None and not self.parts.transactor.in_doubt(file):
+                await self.parts.stages.forget(file)
         finally:
-            self._stages.unnamed.discard(file)  # what is left is the collector's
+            self.parts.stages.unnamed.discard(file)  # what is left is the collector's
 
     async def open(self, key: ObjectKey, version: Version | None) -> Content | ObjectRecord | None:
         """Return the bytes of the current version, or of exactly ``version``."""
-        doc = await self._shelf.find(key, version)
+        doc = await self.parts.shelf.find(key, version)
         if doc is None:
             return None
-        return record_of(doc) if doc["deleted"] else MongoContent(self._shelf, key, doc)
+        return record_of(doc) if doc["deleted"] else MongoContent(self.parts.shelf, key, doc)
 
     # ---- health ----
 

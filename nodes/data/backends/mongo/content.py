@@ -71,7 +71,7 @@ class Shelf:
             # All of them in one answer, which is at most 16 MB.
             docs = await found.batch_size(len(numbers) + 1).to_list()
         arguments = docs, stored.file, numbers, size, stored.chunk
-        if len(numbers) * stored.chunk < _THREAD_FROM or size < _THREAD_FROM:
+        if min(len(numbers) * stored.chunk, size) < _THREAD_FROM:
             return checked(*arguments)
         return await asyncio.to_thread(checked, *arguments)
 

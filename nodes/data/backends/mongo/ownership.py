@@ -8,6 +8,7 @@ and the earlier one's commits fail, because each names its run. ``commits`` rise
 commit and in the same transaction, which tells what became of a commit whose answer was lost.
 """
 
+import asyncio
 import datetime
 import secrets
 import socket
@@ -113,11 +114,14 @@ async def _check_empty(link: MongoLink) -> None:
 
 async def _make_collections(link: MongoLink) -> None:
     present = set(await link.database.list_collection_names())
-    for collection, indexes in INDEXES.items():
-        if collection not in present:
-            await link.database.create_collection(collection)
-        if indexes:
-            await link[collection].create_indexes(list(indexes))
+
+    async def make(name: str) -> None:
+        if name not in present:
+            await link.database.create_collection(name)
+        if INDEXES[name]:
+            await link[name].create_indexes(list(INDEXES[name]))
+
+    await asyncio.gather(*map(make, INDEXES))
 
 
 async def _take(link: MongoLink, name: bytes, run: bytes) -> Doc:

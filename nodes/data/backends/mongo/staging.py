@@ -21,7 +21,7 @@ from alpyne_grid.nodes.store import StoreFailed
 from bson import ObjectId
 
 SMALL_MAX = 64 * 1024  # bytes up to which a body is written by the commit
-GROUP = 2  # chunks of one insert
+GROUP = 8  # chunks of one insert
 INSERTS = 4  # of one stage at once
 STAGES_BYTES = 128 << 20  # that all stages may hold in memory, beside the least of each
 LEAST_BYTES = (GROUP + 1) * CHUNK  # that one stage may hold at least: an insert, and what comes
