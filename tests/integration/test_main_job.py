@@ -1,14 +1,18 @@
 """The main job on its default input: the standard library of the running Python."""
 
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alpyne_grid.manager import Statistics
+from parts.docker_engine import Engine
+from parts.mongo_set import MongoSet
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "code_report" / "code_report.py"
 
@@ -25,7 +29,11 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.timeout(240)
 def test_main_job_survives_its_faults_and_agrees_with_a_serial_run() -> None:
-    done = run()
+    check(run())
+
+
+def check(done: "subprocess.CompletedProcess[str]") -> None:
+    """Check that the main job did all that it promises."""
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert re.search(r"^verified in", done.stdout, flags=re.M)
     moved = re.search(r"jobs moved to another compute node +(\d+)", done.stdout)
@@ -37,6 +45,53 @@ def test_main_job_survives_its_faults_and_agrees_with_a_serial_run() -> None:
     assert share is not None
     assert float(share[1]) < 5
     assert len(re.findall(r"^(?:compute|data)-\d +killed", done.stdout, flags=re.M)) == 2
+
+
+@pytest.fixture(scope="module")
+def smaller(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a folder with a part of the standard library: the back ends are new, not the job."""
+    folder = tmp_path_factory.mktemp("smaller") / "lib"
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    for name in ("asyncio", "email", "importlib", "json", "multiprocessing", "unittest", "xml"):
+        shutil.copytree(stdlib / name, folder / name)
+    return str(folder)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(240)
+def test_main_job_does_the_same_in_containers(engine: Engine, smaller: str) -> None:
+    before = containers(engine)
+    done = run(smaller, "--docker-host", engine.host, "--image", engine.image)
+    check(done)
+    assert "jobs run in containers, objects are kept in files" in done.stdout
+    assert containers(engine) <= before
+
+
+def containers(engine: Engine) -> set[str]:
+    return {one["Id"] for one in engine.api.get("/containers/json", all="true")}
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(240)
+def test_main_job_does_the_same_on_mongodb(mongo_set: MongoSet, smaller: str) -> None:
+    done = run(smaller, "--uri-file", str(mongo_set.uri_file))
+    check(done)
+    assert "jobs run in processes, objects are kept in MongoDB" in done.stdout
+    with mongo_set.client() as client:
+        assert not [name for name in client.list_database_names() if "alpyne_run" in name]
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(240)
+def test_main_job_does_the_same_on_both(engine: Engine, mongo_set: MongoSet, smaller: str) -> None:
+    options = ["--docker-host", engine.host, "--image", engine.image]
+    check(run(smaller, *options, "--uri-file", str(mongo_set.uri_file)))
+
+
+def test_main_job_asks_for_host_and_image_together() -> None:
+    done = run("--image", "python:3.12-slim")
+    assert done.returncode == 2
+    assert "--docker-host and --image belong together" in done.stderr
 
 
 def test_main_job_says_what_is_wrong_with_a_folder_without_programs(tmp_path: Path) -> None:
