@@ -12,7 +12,7 @@ _MAY_CHANGE = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, signal.SIGPIPE,
     signal.SIGUSR1, signal.SIGUSR2,
 )  # fmt: skip
-
+LEFT_OPEN_MAX = 256  # descriptors that a job may leave open: its modules may keep some
 
 # The wrapped function of C, which makes no enum member of each handler: it is asked after each job.
 _handler_of = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
@@ -66,8 +66,20 @@ class CleanState:
                 continue
 
     def is_spent(self) -> bool:
-        """Say whether something of the job goes on: its threads, or children of any thread."""
-        return _has_children() or _thread._count() > 0
+        """Say whether something of the job goes on: threads, children, or what holds descriptors.
+
+        The next job would miss descriptors that this one left open.
+        """
+        return _has_children() or _thread._count() > 0 or self._has_descriptors()
+
+    def _has_descriptors(self) -> bool:
+        """Say whether many more are open than at first: the kernel gives the lowest free one."""
+        try:
+            free = os.dup(self._kept_output[0])
+        except OSError:
+            return True
+        os.close(free)
+        return free > self._kept_output[1] + LEFT_OPEN_MAX
 
     def restore(self) -> None:
         """Undo what a job changed in this process."""
@@ -136,9 +148,9 @@ def _reopened(descriptor: int) -> io.TextIOWrapper:
 
 
 def _remove_tree(path: str) -> None:
-    import shutil  # jobs that make folders are few
+    from .removal import remove_tree  # jobs that make folders are few
 
-    shutil.rmtree(path, ignore_errors=True)
+    remove_tree(path)
 
 
 def _encoded_environment() -> dict[object, object] | None:

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from alpyne_proto.registry import Message
 from .exits import SIGNALLED, signal_name
 from .failures import ProgramFailed
 from .program import expect
+from .removal import remove_tree
 from .values import Body
 
 FILES_MAX = 10_000  # that one command may leave for its patterns
@@ -51,7 +51,7 @@ def run_command(
 
 def remove_folder(name: str) -> None:
     """Remove the folder of a command that has ended."""
-    shutil.rmtree(name, ignore_errors=True)
+    remove_tree(name)
 
 
 def _check_path(path: str, what: str) -> None:
