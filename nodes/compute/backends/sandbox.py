@@ -28,12 +28,15 @@ from alpyne_grid.nodes.compute.backends.cell_groups import CellGroup, CellGroups
 from alpyne_grid.nodes.compute.backends.cells import Cell, Kind, Walls
 from alpyne_grid.nodes.compute.backends.launch import folder_tag
 from alpyne_grid.nodes.compute.backends.plain_cells import reap_marked
-from alpyne_grid.nodes.compute.backends.sandbox_cell import SandboxCell
+from alpyne_grid.nodes.compute.backends.sandbox_cell import Brought, SandboxCell
 from alpyne_grid.nodes.compute.backends.sandbox_start import (
+    Recipe,
     Start,
     offer_to_the_oom_killer,
     read_words,
 )
+from alpyne_grid.nodes.compute.backends.sandbox_view import make_view
+from alpyne_grid.nodes.compute.backends.stage import USERS, USERS_MOST, Stage
 from alpyne_grid.nodes.compute.backends.wall_defaults import read_defaults
 from alpyne_grid.nodes.errors import ConfigError
 
@@ -63,8 +66,7 @@ class SandboxCells:
         self._folder = setup.folder
         self._boot = setup.boot_id.hex()[:8]
         self._groups = CellGroups("")  # none, until ``start``
-        self._view: bubblewrap.View | None = None
-        self._filter = b""
+        self._recipe: Recipe | None = None
         self._made = 0
         self._clearing: set[asyncio.Future[object]] = set()
 
@@ -112,7 +114,7 @@ class SandboxCells:
     async def start(self) -> None:
         """Find out what the machine gives, and make one sandbox for a try; OSError with advice."""
         await asyncio.to_thread(shutil.rmtree, self._cells, ignore_errors=True)
-        self._cells.mkdir(mode=0o700, parents=True)
+        self._make_cells()
         self._prepare(folder_tag(self._folder), self._folder / "etc")
         parents = "".join(f"{parent}\n" for parent in self._groups.parents)
         write_durably(self._parents_file, parents.encode())
@@ -122,7 +124,7 @@ class SandboxCells:
         """Say what ``start`` would find; OSError with advice where it would fail."""
         cells, self._folder = self._folder, self._folder / f"check-{secrets.token_hex(4)}"
         try:
-            self._cells.mkdir(mode=0o700, parents=True)
+            self._make_cells()
             self._prepare(f"check-{secrets.token_hex(4)}", self._folder / "etc")
             await self._try()
             words = ", ".join(f"{name} {how}" for name, how in sorted(self.limits.items()))
@@ -133,7 +135,7 @@ class SandboxCells:
         finally:
             await self.close()
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder, self._groups, self._view = cells, CellGroups(""), None
+            self._folder, self._groups = cells, CellGroups("")
 
     def confine(self) -> None:
         """Give up nothing: what makes a sandbox needs no more than any program."""
@@ -143,6 +145,15 @@ class SandboxCells:
         while self._clearing:
             await asyncio.wait(self._clearing)
         await asyncio.to_thread(self._groups.close)
+        if self._recipe is not None:
+            if self._recipe.stage is not None:
+                self._recipe.stage.close()
+            self._recipe = None
+
+    def _make_cells(self) -> None:
+        self._cells.mkdir(mode=0o700, parents=True)
+        if _is_root():
+            self._cells.chmod(0o711)  # the user of a cell goes through it, inside of the stage
 
     def _prepare(self, tag: str, etc: Path) -> None:
         machine = platform.machine()
@@ -151,12 +162,15 @@ class SandboxCells:
                 f"level 1 needs a filter of system calls, and there is none for {machine}; use the "
                 "docker back end there, or start the node with --level 0 for owners you trust"
             )
+        program = bubblewrap.find_program()
         # Its own folder lies in the state folder, beside what no job may see.
-        self._view = bubblewrap.make_view(etc, self._folder.parent)
+        view = make_view(etc, self._folder.parent)
+        stage = Stage([*(path for path, _ in view.binds), str(self._cells)]) if _is_root() else None
         self._groups = CellGroups(tag)
         self._groups.open()
         counted = "memory" in self._groups.controllers
-        self._filter = seccomp.filter_program(machine, memory_is_counted=counted)
+        code = seccomp.filter_program(machine, memory_is_counted=counted)
+        self._recipe = Recipe(program, view, code, stage)
 
     async def _try(self) -> None:
         """Make one cell and see its interpreter run; OSError with advice where it does not."""
@@ -182,19 +196,21 @@ class SandboxCells:
 
     async def make(self, kind: Kind, mark: str) -> Cell:
         """Start bubblewrap with a worker inside; OSError with what to do where that fails."""
-        if self._view is None:
+        if self._recipe is None:
             raise OSError("sandboxes cannot be made before the back end has started")
         self._made += 1
         name = f"{self._boot}.{self._made}"
         folder = self._cells / name
         folder.mkdir(mode=0o700)
+        user = os.geteuid() or USERS + self._made % USERS_MOST
+        os.chown(folder, user, -1)
         group = CellGroup({})
         try:
             group = await asyncio.to_thread(self._groups.make, name, kind.walls)
-            started = Start(self._view, kind.walls, self._filter, folder, mark)
+            started = Start(self._recipe, kind.walls, folder, mark, user)
             try:
                 supervisor = await started.supervisor()
-                await asyncio.to_thread(group.add, supervisor)
+                await started.join(group, supervisor)
                 offer_to_the_oom_killer(supervisor)
                 started.let_go()
             except BaseException:
@@ -204,7 +220,7 @@ class SandboxCells:
             self._clear(lambda: _remove(group, folder))
             raise
         return SandboxCell(
-            mark, started.process, supervisor, started.ends, kind.walls, group, folder, self._clear
+            mark, started, supervisor, kind.walls, group, Brought(folder, user), self._clear
         )
 
     def _clear(self, remove: Callable[[], object]) -> None:
@@ -233,11 +249,15 @@ def _networks(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
 def _counts_processes() -> bool:
-    """Say whether RLIMIT_NPROC limits each sandbox by itself; never for root, who is exempt."""
+    """Say whether RLIMIT_NPROC limits each sandbox by itself."""
     numbers = platform.release().split("-")[0].split(".")[:2]
     release = tuple(int(number) for number in numbers if number.isdigit())
-    return release >= NPROC_PER_NAMESPACE and os.geteuid() != 0
+    return release >= NPROC_PER_NAMESPACE
 
 
 def _read_parents(file: Path) -> list[Path]:

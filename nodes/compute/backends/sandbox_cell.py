@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,8 +22,9 @@ from alpyne_grid.nodes.compute.backends.bubblewrap import BROUGHT, SCRATCH, SHAR
 from alpyne_grid.nodes.compute.backends.cell_groups import PAUSE_S, CellGroup
 from alpyne_grid.nodes.compute.backends.cells import NOT_METERED, Metered, Walls
 from alpyne_grid.nodes.compute.backends.cgroups import ControlGroups
-from alpyne_grid.nodes.compute.backends.plain_cells import FREEZE_PATIENCE_S, tree_held_bytes
-from alpyne_grid.nodes.compute.backends.sandbox_start import Ends
+from alpyne_grid.nodes.compute.backends.plain_cells import tree_held_bytes
+from alpyne_grid.nodes.compute.backends.sandbox_start import Start
+from alpyne_grid.nodes.compute.backends.tree_freezer import TreeFreezer
 from alpyne_grid.nodes.compute.worker import tree
 
 from alpyne_proto.messages.compute import Cause, JobState
@@ -41,34 +41,31 @@ class SandboxCell:
     def __init__(
         self,
         mark: str,
-        process: "subprocess.Popen[bytes]",
+        started: Start,
         supervisor: int,
-        ends: Ends,
         walls: Walls,
         group: CellGroup,
-        folder: Path,
+        brought: "Brought",
         clear_away: Callable[[Callable[[], object]], None],
     ) -> None:
         """Take over what was started.
 
-        ``supervisor``: as the daemon's /proc has it. ``folder``: what is readable inside under
-        BROUGHT. ``clear_away``: runs a function that may block, and keeps it in mind until it ends.
+        ``supervisor``: as the daemon's /proc has it. ``clear_away``: runs a function that may
+        block, and keeps it in mind until it ends.
         """
         self.mark = mark
         self.supervisor = supervisor
-        self.control, self.job, self.stdout, self.stderr = ends
-        self._process = process
+        self.control, self.job, self.stdout, self.stderr = started.ends
+        self._process = started.process
         self._pidfd = os.pidfd_open(supervisor)
         self._walls = walls
         self._group = group
-        self._folder = folder
+        self._brought = brought
         self._clear_away = clear_away
-        self._brought: OrderedDict[tuple[str, int, int], str] = OrderedDict()
-        self._count = 0
         self._leftovers: tree.Leftovers | None = None
         self._scratch = _Room(walls.disk_bytes)
         self._shared = _Room(0)
-        self._stopped_before: set[int] = set()  # by the job itself
+        self._freezer = TreeFreezer(supervisor, started.process.pid)
         self._jobs = 0
         self._peak_is_shared = False
         self._before = _Counters()
@@ -77,21 +74,8 @@ class SandboxCell:
     # ---- per job ----
 
     def bring(self, file: Path) -> str:
-        """Link the file into the cell's own folder, or copy it from another file system."""
-        about = file.stat()
-        key = (str(file), about.st_ino, about.st_mtime_ns)
-        name = self._brought.get(key)
-        if name is None:
-            self._count += 1
-            name = f"{self._count}{file.suffix}"
-            _link(file, self._folder / name)
-            self._brought[key] = name
-            while len(self._brought) > BROUGHT_MAX:
-                _, old = self._brought.popitem(last=False)
-                (self._folder / old).unlink(missing_ok=True)
-        else:
-            self._brought.move_to_end(key)
-        return f"{BROUGHT}/{name}"
+        """Put the file into the cell's own folder, unless it is there."""
+        return f"{BROUGHT}/{self._brought.name(file)}"
 
     def folder(self, folder: Path) -> str:
         """Return a folder of its own in scratch."""
@@ -143,6 +127,7 @@ class SandboxCell:
         counts = self._group.counts
         if not counts:
             return NOT_METERED
+        # Kernels that count no disk traffic in version 1 show none: then the worker's word holds.
         before = self._before
         self._last = now = _Counters.of(self._group.gauges)
         peak = self._group.gauges.value("peak_bytes")
@@ -150,8 +135,8 @@ class SandboxCell:
             now.cpu_ms - before.cpu_ms if "cpuacct" in counts else None,
             peak,
             self._peak_is_shared and peak is not None,
-            now.read_bytes - before.read_bytes if "io" in counts else None,
-            now.written_bytes - before.written_bytes if "io" in counts else None,
+            (now.read_bytes - before.read_bytes) or None,
+            (now.written_bytes - before.written_bytes) or None,
         )
 
     def leftovers(self, interpreter: int) -> Callable[[], bool]:
@@ -173,25 +158,14 @@ class SandboxCell:
         if self._group.can_freeze:
             await asyncio.to_thread(self._group.freeze)
             return
-
-        def find() -> list[int]:
-            return tree.descendants(self.supervisor)
-
-        def stop() -> int:
-            self._stopped_before = {pid for pid in find() if tree.state(pid) == "T"}
-            return tree.stop_all(find, FREEZE_PATIENCE_S)
-
-        going_on = await asyncio.to_thread(stop)
-        if going_on:
-            raise OSError(f"{going_on} of its processes could not be stopped")
+        await self._freezer.freeze()
 
     async def thaw(self) -> None:
         """Let the group run, or the tree but for what the job had stopped itself."""
         if self._group.can_freeze:
             self._group.thaw()
             return
-        found = tree.descendants(self.supervisor)
-        tree.continue_all(pid for pid in reversed(found) if pid not in self._stopped_before)
+        await self._freezer.thaw()
 
     # ---- the end ----
 
@@ -235,7 +209,7 @@ class SandboxCell:
 
     def _remove(self) -> None:
         self._group.remove()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._brought.remove()
 
 
 class _Counters(NamedTuple):
@@ -297,9 +271,41 @@ class _Room:
             self._at = -1
 
 
-def _link(file: Path, target: Path) -> None:
-    try:
-        os.link(file, target)
-    except OSError:  # another file system, or one without links
+class Brought:
+    """A cell's own folder outside: the files of the node that its jobs may read."""
+
+    def __init__(self, folder: Path, user: int) -> None:
+        """``user``: who reads them."""
+        self._folder = folder
+        self._user = user
+        self._names: OrderedDict[tuple[str, int, int], str] = OrderedDict()
+        self._count = 0
+
+    def name(self, file: Path) -> str:
+        """Return the file's name here, having linked or copied it. OSError where that fails."""
+        about = file.stat()
+        key = (str(file), about.st_ino, about.st_mtime_ns)
+        name = self._names.get(key)
+        if name is not None:
+            self._names.move_to_end(key)
+            return name
+        self._count += 1
+        name = self._names[key] = f"{self._count}{file.suffix}"
+        self._put(file, self._folder / name)
+        while len(self._names) > BROUGHT_MAX:
+            _, old = self._names.popitem(last=False)
+            (self._folder / old).unlink(missing_ok=True)
+        return name
+
+    def _put(self, file: Path, target: Path) -> None:
+        if self._user == os.geteuid():
+            with contextlib.suppress(OSError):  # another file system, or one without links
+                os.link(file, target)
+                return
         shutil.copyfile(file, target)
-        target.chmod(0o600)
+        target.chmod(0o400)
+        os.chown(target, self._user, -1)
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)

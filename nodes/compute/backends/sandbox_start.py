@@ -15,10 +15,13 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from alpyne_grid.nodes.compute.backends.bubblewrap import SCRATCH, View, Wiring, advice, command
+from alpyne_grid.nodes.compute.backends.bubblewrap import SCRATCH, Wiring, advice, command
+from alpyne_grid.nodes.compute.backends.cell_groups import CellGroup
 from alpyne_grid.nodes.compute.backends.cells import Walls
 from alpyne_grid.nodes.compute.backends.launch import environment
+from alpyne_grid.nodes.compute.backends.sandbox_view import View
 from alpyne_grid.nodes.compute.backends.seccomp import open_filter
+from alpyne_grid.nodes.compute.backends.stage import Stage
 
 SETUP_S = 30.0  # for bubblewrap to say what it started, on a machine under load
 OOM_SCORE = "500"  # out of memory, the kernel shall end a sandbox before a daemon
@@ -42,30 +45,40 @@ class Ends(NamedTuple):
         os.close(self.stderr)
 
 
+class Recipe(NamedTuple):
+    """What all cells of a daemon are made from."""
+
+    program: str  # bwrap's path
+    view: View
+    filter: bytes  # of system calls
+    stage: Stage | None  # where the daemon is root
+
+
 class Start:
     """A sandbox that was started and waits; to be let go or ended."""
 
-    def __init__(self, view: View, walls: Walls, program: bytes, brought: Path, mark: str) -> None:
+    def __init__(self, recipe: Recipe, walls: Walls, brought: Path, mark: str, user: int) -> None:
         """Start bubblewrap; OSError where that is impossible.
 
-        ``program``: the filter of system calls. To be called from a thread that lives as long as
-        the daemon: the kernel ends a sandbox with the thread that started it.
+        ``brought``: the cell's own folder. ``user``: whom to start it as, where there is a stage.
+        To be called from a thread that lives as long as the daemon: the kernel ends a sandbox with
+        the thread that started it.
         """
         control, far_control = socket.socketpair()
         job, far_job = socket.socketpair()
         self._info, info = os.pipe()
         block, self._block = os.pipe()
         (stdout, out), (stderr, err) = os.pipe(), os.pipe()
-        seccomp = open_filter(program)
+        seccomp = open_filter(recipe.filter)
         self.ends = Ends(control, job, stdout, stderr)
         wiring = Wiring(far_control.fileno(), far_job.fileno(), info, block, seccomp)
         try:
             self.process = subprocess.Popen(
-                command(view, walls, wiring, brought),
+                _command(recipe, walls, wiring, str(brought), user),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                pass_fds=wiring,
+                pass_fds=(*wiring, *((recipe.stage.descriptor,) if recipe.stage else ())),
                 env={**environment(mark), "HOME": SCRATCH, "TMPDIR": SCRATCH},
                 cwd="/",
             )
@@ -92,9 +105,20 @@ class Start:
         except TimeoutError:
             raise OSError(f"bubblewrap set nothing up within {SETUP_S:.0f} s") from None
         except (ValueError, KeyError, TypeError):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(self.process.wait, END_S)
-            raise OSError(advice(read_words(self.ends.stderr))) from None
+            raise await self._failure() from None
+
+    async def join(self, group: CellGroup, supervisor: int) -> None:
+        """Put the sandbox into its control groups; OSError where that fails or it has died."""
+        try:
+            await asyncio.to_thread(group.add, supervisor)
+        except ProcessLookupError:
+            raise await self._failure() from None
+
+    async def _failure(self) -> OSError:
+        """Return why there is no sandbox, as bubblewrap says it."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(self.process.wait, END_S)
+        return OSError(advice(read_words(self.ends.stderr)))
 
     def let_go(self) -> None:
         """Let the worker run."""
@@ -113,6 +137,13 @@ class Start:
     def _close(self) -> None:
         os.close(self._info)
         os.close(self._block)
+
+
+def _command(recipe: Recipe, walls: Walls, wiring: Wiring, brought: str, user: int) -> list[str]:
+    program, view, _, stage = recipe
+    if stage is None:
+        return command(program, view, walls, wiring, brought)
+    return stage.entering(user) + command(program, view, walls, wiring, brought, stage.place)
 
 
 def offer_to_the_oom_killer(pid: int) -> None:
