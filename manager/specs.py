@@ -116,7 +116,7 @@ def row_for(
         return encode_row(spec, b"" if work.payload_sha256 else program.payload)
     made_of = (
         work.options,
-        work.bundle,
+        work.bundle.sha256 if work.bundle is not None else b"",
         work.group,
         allocation,
         trusted,

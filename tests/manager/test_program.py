@@ -1,8 +1,10 @@
 """Programs: the rows that a job's payload holds, and what cannot be sent."""
 
 import pickle
+import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -50,6 +52,20 @@ def test_call_holds_the_function_and_its_arguments() -> None:
     args, kwargs = pickle.loads(data)
     assert isinstance(function, rows.Function) and isinstance(arguments, rows.Arguments)
     assert pickle.loads(code)(*args, **kwargs) == 3
+
+
+def test_call_sends_a_function_by_value_when_another_one_has_taken_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = ModuleType("json.alpyne_test_names")
+    exec("def first(): return 1\ndef second(): return 2", vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    first = module.first
+    by_name = parts(programs.call(first, (), {}))[0][1]
+    assert pickle.loads(by_name) is first
+    monkeypatch.setattr(module, "first", module.second)
+    by_value = parts(programs.call(first, (), {}))[0][1]
+    assert pickle.loads(by_value)() == 1
 
 
 def test_call_sends_a_function_by_value_when_nodes_cannot_import_its_module() -> None:
