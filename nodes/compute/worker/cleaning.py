@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from types import ModuleType
+from typing import TextIO
 
 _MAY_CHANGE = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM, signal.SIGPIPE,
@@ -56,7 +57,7 @@ class CleanState:
 
     def flush(self) -> None:
         """Write out what the job printed, before its end is told."""
-        streams = (sys.stdout, sys.stderr)
+        streams: tuple[TextIO, ...] = (sys.stdout, sys.stderr)
         if streams[0] is not self._streams[0] or streams[1] is not self._streams[1]:
             streams += self._streams
         for stream in streams:
