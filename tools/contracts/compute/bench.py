@@ -156,7 +156,7 @@ def function_row(function: Callable[..., Any]) -> bytes:
 
 def arguments(*args: Any) -> bytes:
     """The row of some arguments."""
-    return encode_row(p.Arguments(), pickle.dumps((args, {}), 5))
+    return encode_row(p.Arguments(), cloudpickle.dumps((args, {}), 5))
 
 
 def call(function: Callable[..., Any], *args: Any) -> bytes:

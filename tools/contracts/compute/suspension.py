@@ -18,6 +18,7 @@ from alpyne_grid.tools.contracts.compute.recorder import DONE, Run
 
 from alpyne_proto.messages.compute import Cause, JobState
 
+START_S = 20.0  # within which anything happens; a machine may be busy
 STANDS_STILL_S = 0.3  # how long a suspension lasts; the jobs read the clock each millisecond
 _READING = re.compile(r"\d+\.\d{2,6}")
 
@@ -39,15 +40,17 @@ class SuspensionContract(BackendBench):
     ) -> None:
         async with self.suspending(tmp_path) as bench:
             run = bench.start_call({"one": _tick, "many": _tick_in_many, "forking": _tick_on}[job])
-            await bench.until(lambda: len(_readings(run)) > 20, 20)
+            await bench.until(lambda: len(_readings(run)) > 20, START_S)
             bench.backend.suspend(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended"])
+            await bench.until(lambda: run.moves == ["suspended"], START_S)
             begun = time.monotonic()
             await asyncio.sleep(STANDS_STILL_S)
             ended = time.monotonic()
             bench.backend.resume(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended", "resumed"])
-            await bench.until(lambda: len([at for at in _readings(run) if at > ended]) > 20)
+            await bench.until(lambda: run.moves == ["suspended", "resumed"], START_S)
+            await bench.until(
+                lambda: len([at for at in _readings(run) if at > ended]) > 20, START_S
+            )
             bench.backend.cancel(run.task.execution)
             await bench.ended(run)
             assert [at for at in _readings(run) if begun < at < ended] == []
@@ -66,9 +69,9 @@ class SuspensionContract(BackendBench):
 
         async with self.suspending(tmp_path) as bench:
             run = bench.start_call(work)
-            await bench.line(run, 20)
+            await bench.line(run, START_S)
             bench.backend.suspend(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended"])
+            await bench.until(lambda: run.moves == ["suspended"], START_S)
             assert not run.ends
             bench.backend.resume(run.task.execution)
             await bench.ended(run)
@@ -80,14 +83,14 @@ class SuspensionContract(BackendBench):
         async with self.suspending(tmp_path) as bench:
             line = "while :; do cut -d' ' -f1 /proc/uptime; done"
             run = bench.start_command(["sh", "-c", line])
-            await bench.until(lambda: len(_readings(run)) > 5, 20)
+            await bench.until(lambda: len(_readings(run)) > 5, START_S)
             bench.backend.suspend(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended"])
+            await bench.until(lambda: run.moves == ["suspended"], START_S)
             begun = _uptime()
             await asyncio.sleep(STANDS_STILL_S)
             ended = _uptime()
             bench.backend.resume(run.task.execution)
-            await bench.until(lambda: max(_readings(run)) > ended)
+            await bench.until(lambda: max(_readings(run)) > ended, START_S)
             bench.backend.cancel(run.task.execution)
             await bench.ended(run)
             assert [at for at in _readings(run) if begun < at < ended] == []
@@ -95,9 +98,9 @@ class SuspensionContract(BackendBench):
     async def test_cancel_ends_a_suspended_job(self, tmp_path: Path) -> None:
         async with self.suspending(tmp_path) as bench:
             run = bench.start_call(_tick_in_many)
-            mark = await bench.line(run, 20)
+            mark = await bench.line(run, START_S)
             bench.backend.suspend(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended"])
+            await bench.until(lambda: run.moves == ["suspended"], START_S)
             bench.backend.cancel(run.task.execution)
             await bench.ended(run)
             assert run.how == (JobState.KILLED, Cause.CANCELLED)
@@ -109,9 +112,9 @@ class SuspensionContract(BackendBench):
     async def test_close_ends_a_suspended_job(self, tmp_path: Path) -> None:
         async with self.suspending(tmp_path) as bench:
             run = bench.start_call(_tick)
-            mark = await bench.line(run, 20)
+            mark = await bench.line(run, START_S)
             bench.backend.suspend(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended"])
+            await bench.until(lambda: run.moves == ["suspended"], START_S)
             await bench.backend.close()
             assert run.end.state is JobState.KILLED
             assert marked(mark) == []
@@ -122,7 +125,7 @@ class SuspensionContract(BackendBench):
         async with self.suspending(tmp_path) as bench:
             run = bench.start_call(lambda: "went on")
             bench.backend.suspend(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended"], 20)
+            await bench.until(lambda: run.moves == ["suspended"], START_S)
             assert not run.ends
             bench.backend.resume(run.task.execution)
             await bench.ended(run)
@@ -141,9 +144,9 @@ class SuspensionContract(BackendBench):
     async def test_neighbour_runs_while_a_job_is_suspended(self, tmp_path: Path) -> None:
         async with self.suspending(tmp_path) as bench:
             run = bench.start_call(_tick)
-            await bench.line(run, 20)
+            await bench.line(run, START_S)
             bench.backend.suspend(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended"])
+            await bench.until(lambda: run.moves == ["suspended"], START_S)
             assert await bench.value(lambda: "of the same account") == "of the same account"
             assert await bench.value(lambda: "of another", account=BOB) == "of another"
             assert not run.ends
@@ -164,14 +167,14 @@ class SuspensionContract(BackendBench):
     async def test_suspend_twice_and_resume_once_lets_the_job_go_on(self, tmp_path: Path) -> None:
         async with self.suspending(tmp_path) as bench:
             run = bench.start_call(_tick)
-            await bench.line(run, 20)
+            await bench.line(run, START_S)
             for _ in range(2):
                 bench.backend.suspend(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended"])
+            await bench.until(lambda: run.moves == ["suspended"], START_S)
             bench.backend.resume(run.task.execution)
-            await bench.until(lambda: run.moves == ["suspended", "resumed"])
+            await bench.until(lambda: run.moves == ["suspended", "resumed"], START_S)
             count = len(_readings(run))
-            await bench.until(lambda: len(_readings(run)) > count + 20)
+            await bench.until(lambda: len(_readings(run)) > count + 20, START_S)
             bench.backend.cancel(run.task.execution)
             await bench.ended(run)
 

@@ -18,7 +18,11 @@ MEMORY = 128 * MIB
 DISK = 16 * MIB
 PROCESSES = 48
 OUTPUT = 8 * MIB
-KEEPS_THE_WORKER = (DONE, (FAILED, Cause.EXCEPTION))  # which carries the mark as well
+KEEPS_THE_WORKER = (
+    DONE,
+    (FAILED, Cause.EXCEPTION),
+    (LIMIT, Cause.OUTPUT),
+)  # which carries the mark as well
 
 
 class ExhaustionContract(HostileBench):

@@ -1,0 +1,1 @@
+"""Two back ends for Alpyne's nodes: ``gentle`` runs jobs, ``disk`` keeps objects."""
