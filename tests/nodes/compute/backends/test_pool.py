@@ -321,7 +321,7 @@ async def test_warm_cells_are_not_tried_for_ever_when_none_can_be_made(tmp_path:
         play.maker.error = OSError("no engine")
         play.pool.warm(ALICE, 2)
         await asyncio.sleep(0.05)
-        assert play.maker.begun <= pool.FAILED_STARTS_MAX + 1
+        assert play.maker.begun == pool.FAILED_STARTS_MAX + 1  # two were begun at once
         play.maker.error = None
         await play.done()
         await play.until(lambda: len(play.maker.cells) == 1)
@@ -419,11 +419,13 @@ async def test_idle_workers_of_other_accounts_make_room_when_there_are_many(
 ) -> None:
     async with playing(tmp_path, slots=1) as play:
         play.pool.warm(ALICE, 1)
+        await play.until(lambda: play.maker.cells)
         most = pool.CELLS_PER_SLOT + pool.SPARE_CELLS
         for number in range(most + 3):
             await play.done(account=bytes([number]) * 32)
         await play.until(lambda: len(play.pool._workers) == most)
-        assert ALICE in {worker.kind.account for worker in play.pool._workers}
+        assert play.maker.cells[0].kind.account == ALICE
+        assert play.maker.cells[0].asked == []
 
 
 async def test_warm_workers_leave_their_room_to_the_kinds_that_run(tmp_path: Path) -> None:
@@ -690,12 +692,13 @@ async def test_job_that_waits_is_held_back_until_it_is_resumed(tmp_path: Path) -
         await play.until(lambda: run.moves == ["suspended"])
         (cell,) = play.maker.cells
         assert (run.started, cell.order()) == (1, None)
+        play.pool.suspend(run.task.execution)
         play.pool.resume(run.task.execution)
         await play.until(lambda: run.moves == ["suspended", "resumed"])
         _, stream_id = await play.until(cell.order)
         cell.ran(stream_id)
         await play.ended(run)
-        assert run.how == DONE
+        assert (run.how, cell.asked) == (DONE, ["begin"])
 
 
 async def test_job_fails_when_its_cell_cannot_be_frozen(tmp_path: Path) -> None:
