@@ -7,8 +7,11 @@ import pytest
 from alpyne_grid.tools.bench.__main__ import EXIT_USAGE, ROWS, main
 from alpyne_grid.tools.bench.disk import FileSystem, NoRealDisk, file_system_of, real_folder
 from alpyne_grid.tools.bench.figures import Figure, Series, Unit, percentile, shown
+from alpyne_grid.tools.bench.parts import Parts
 from alpyne_grid.tools.bench.setting import Amounts, Setting
 from alpyne_grid.tools.bench.yardsticks import DurableCommit, make_file, write_and_hash
+from parts.docker_engine import Engine
+from parts.mongo_set import MongoSet
 
 TINY = Amounts(
     calls=4,
@@ -185,3 +188,55 @@ def test_bench_measures_interrupts_in_both_directions(tmp_path: Path) -> None:
     figures = ROWS["interrupt"](Setting(tmp_path, 1, TINY))
 
     assert [len(figure.measured.values) for figure in figures] == [1, 1]
+
+
+# ---- rows that need real parts ----
+
+
+def test_bench_skips_a_row_and_says_why_when_its_part_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alpyne_grid.tools.bench.disk.IN_MEMORY", frozenset())
+    found = tmp_path / "parts.json"
+    found.write_text(json.dumps({"docker": {"host": f"unix://{tmp_path}/none", "image": "x"}}))
+
+    folder = ["--folder", str(tmp_path)]
+    assert main(["backend", "gridfs", "--parts", str(found), *folder], TINY) == 0
+
+    said = capsys.readouterr().out
+    assert f"row backend is skipped: no engine at unix://{tmp_path}/none: " in said
+    assert "row gridfs is skipped: there is no mongodb; run ./dev parts" in said
+
+
+@pytest.mark.integration
+@pytest.mark.bubblewrap
+def test_bench_measures_calls_through_each_back_end(engine: Engine, tmp_path: Path) -> None:
+    parts = Parts({"docker": {"host": engine.host, "image": engine.image}, "bubblewrap": {}})
+
+    warm = ROWS["backend"](Setting(tmp_path, 1, TINY, parts))
+    [first] = ROWS["first"](Setting(tmp_path, 1, TINY, parts))
+
+    assert [figure.name for figure in warm] == [
+        "warm call through Docker, p50",
+        "warm call through bubblewrap, p50",
+    ]
+    assert all(figure.measured.values[0] > 0 for figure in [*warm, first])
+    assert [series.name for series in first.yardsticks] == ["process", "process, level 1"]
+
+
+@pytest.mark.integration
+def test_bench_measures_objects_in_mongodb_and_leaves_none(
+    mongo_set: MongoSet, tmp_path: Path
+) -> None:
+    with mongo_set.client() as client:
+        before = client.list_database_names()
+        parts = Parts({"mongodb": {"uri_file": str(mongo_set.uri_file)}})
+
+        figures = ROWS["gridfs"](Setting(tmp_path, 1, TINY, parts))
+
+        assert [figure.name for figure in figures] == [
+            "object of 1 MiB in MongoDB: put",
+            "object of 1 MiB in MongoDB: get",
+        ]
+        assert all(figure.yardsticks[0].values[0] > 0 for figure in figures)
+        assert client.list_database_names() == before
