@@ -110,8 +110,9 @@ class MongoBackend:
         link = self._link = MongoLink(self._settings)
         await inspect(link)
         run_name = secrets.token_bytes(RUN_SIZE)
-        number = await claim(link, node_name(self._folder, make=True), run_name)
-        transactor = Transactor(link, run_name, number)
+        session = link.client.start_session(causal_consistency=True)
+        number = await claim(link, node_name(self._folder, make=True), run_name, session)
+        transactor = Transactor(link, session, run_name, number)
         stages, shelf = Stages(link, run_name), Shelf(link)
         collector = Collector(link, transactor, stages, shelf)
         self._parts = _Parts(transactor, Committer(link, transactor), stages, shelf, collector)
@@ -124,6 +125,7 @@ class MongoBackend:
             await self._parts.committer.close()
             await self._parts.collector.close()
             self._parts.stages.threads.shutdown(wait=False)
+            await self._parts.transactor.close()
         if self._link is not None:
             await self._link.close()
 

@@ -92,16 +92,14 @@ class MongoLink:
     async def reading(self, doing: str) -> AsyncIterator[Session]:
         """Open a session whose reads see every commit before it."""
         with self.deadline(doing):
-            async with self.session() as session:
+            async with self.client.start_session(causal_consistency=True) as session:
+                self.advance(session)
                 yield session
 
-    @contextlib.asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        """Open a session that sees every commit before it."""
-        async with self.client.start_session(causal_consistency=True) as session:
-            if self._seen is not None:
-                session.advance_operation_time(self._seen)
-            yield session
+    def advance(self, session: Session) -> None:
+        """Let what is read in ``session`` show every commit until now."""
+        if self._seen is not None:
+            session.advance_operation_time(self._seen)
 
     def saw(self, session: Session) -> None:
         """Let reads from now on see what was written in ``session``."""

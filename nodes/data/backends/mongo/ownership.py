@@ -1,25 +1,28 @@
 """Whose database it is, and the number of its last commit: one document.
 
-    {_id: "owner", format, node, run, commits, host, since}
+    {_id: "owner", format, node, run, session, commits, mark, host, since}
 
 ``node`` is a random name that stands in the node's state folder too: another node is refused.
 ``run`` is new at each start: of two daemons with copies of one state folder the later one goes on,
-and the earlier one's commits fail, because each names its run. ``commits`` rises by one with each
+and the earlier one's commits fail, because each names its run. ``session`` is the one of that run's
+transactions: what a killed daemon left open there is ended. ``commits`` rises by one with each
 commit and in the same transaction, which tells what became of a commit whose answer was lost.
 """
 
 import asyncio
+import contextlib
 import datetime
 import secrets
 import socket
 from pathlib import Path
 
 import pymongo
-from alpyne_grid.nodes.data.backends.mongo.link import START_S, MongoLink
+from alpyne_grid.nodes.data.backends.mongo.link import START_S, MongoLink, Session
 from alpyne_grid.nodes.data.backends.mongo.schema import FORMAT, INDEXES, OWNER, Doc
 from alpyne_grid.nodes.errors import ConfigError, StateError
+from bson.binary import UUID_SUBTYPE, Binary
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
 from alpyne_grid.durable import write_durably
 
@@ -64,8 +67,10 @@ async def look(link: MongoLink, name: bytes) -> str:
     return f"this node's, {found['commits']} commits"
 
 
-async def claim(link: MongoLink, name: bytes, run: bytes) -> int:
+async def claim(link: MongoLink, name: bytes, run: bytes, session: Session) -> int:
     """Make the database this node's, with its collections; return the number of its last commit.
+
+    session: in which this run will make its transactions.
 
     Raises ConfigError where it is another's, StateError where a newer version wrote it, OSError.
     """
@@ -76,8 +81,9 @@ async def claim(link: MongoLink, name: bytes, run: bytes) -> int:
                 await _check_empty(link)
             else:
                 check_owner(link, found, name)
+                await _end_session(link, found)
             await _make_collections(link)
-            taken = await _take(link, name, run)
+            taken = await _take(link, name, run, session)
     except PyMongoError as error:
         raise link.refused_start(error) from error
     commits: int = taken["commits"]
@@ -124,20 +130,27 @@ async def _make_collections(link: MongoLink) -> None:
     await asyncio.gather(*map(make, INDEXES))
 
 
-async def _take(link: MongoLink, name: bytes, run: bytes) -> Doc:
+async def _end_session(link: MongoLink, found: Doc) -> None:
+    """End what an earlier run has left open, or it holds its documents for up to a minute."""
+    if "session" in found:
+        with contextlib.suppress(OperationFailure):  # it is over long since, or a later server's
+            await link.client.admin.command("killSessions", [{"id": found["session"]}])
+
+
+async def _take(link: MongoLink, name: bytes, run: bytes, session: Session) -> Doc:
     """Write this run down as the owner. By then an earlier run's last commit is whole or dead."""
     first = {"format": FORMAT, "commits": 0, "since": _now()}
-    mine = {"run": run, "host": socket.gethostname()[:64]}
+    own_session = Binary(session.session_id["id"], UUID_SUBTYPE)
+    mine = {"run": run, "session": own_session, "host": socket.gethostname()[:64]}
     try:
-        async with link.session() as session:
-            taken = await link[OWNER].find_one_and_update(
-                {"_id": OWNER, "node": name},  # an insert takes both over
-                {"$set": mine, "$setOnInsert": first},
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
-                session=session,
-            )
-            link.saw(session)
+        taken = await link[OWNER].find_one_and_update(
+            {"_id": OWNER, "node": name},  # an insert takes both over
+            {"$set": mine, "$setOnInsert": first},
+            upsert=True,
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        link.saw(session)
     except DuplicateKeyError:  # another node was faster
         found = await link[OWNER].find_one({"_id": OWNER})
         if found is not None:

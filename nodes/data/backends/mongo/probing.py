@@ -120,7 +120,8 @@ async def _probe(settings: MongoSettings, host: str) -> Probe:
 
 async def _is_open(stranger: "AsyncMongoClient[Doc]", database: str) -> bool:
     """Return whether somebody without a password may list databases, or read ours."""
-    for name, command in (("admin", {"listDatabases": 1}), (database, {"find": OWNER, "limit": 1})):
+    asked: Doc = {"find": OWNER, "filter": {"_id": OWNER}}
+    for name, command in (("admin", {"listDatabases": 1}), (database, asked)):
         try:
             await stranger[name].command(command)
         except OperationFailure:

@@ -6,6 +6,9 @@ the answer to a commit was lost, the next transaction finds out what happened: t
 old number, then it cannot happen any more once this one is committed, because both wrote the same
 document; or it has the next number, with the mark of the one that happened. Nothing that was
 acknowledged is lost, and nothing is applied twice.
+
+All transactions go through one session: a server that still holds one open, whose connection was
+lost, drops it when the session begins the next. Otherwise it would hold its documents for a minute.
 """
 
 import asyncio
@@ -52,14 +55,15 @@ class _Happened(Exception):
 
 
 class Transactor:
-    """The only writer of the documents.
+    """The only writer of the documents. ``session``: see ``ownership.claim``.
 
     run_name: of this daemon, which holds the database. number: of the last commit.
     """
 
-    def __init__(self, link: MongoLink, run_name: bytes, number: int) -> None:
+    def __init__(self, link: MongoLink, session: Session, run_name: bytes, number: int) -> None:
         self.run_name = run_name
         self._link = link
+        self._session = session
         self._number = number
         self._turn = asyncio.Lock()
         self._doubts: dict[bytes, Effect] = {}  # by mark: given up without an answer; at most one
@@ -88,8 +92,12 @@ class Transactor:
         """
         async with self._turn:
             with self._link.deadline(doing):
-                async with self._link.session() as session:
-                    return await self._attempts(session, body)
+                self._link.advance(self._session)
+                return await self._attempts(self._session, body)
+
+    async def close(self) -> None:
+        """End the session."""
+        await self._session.end_session()
 
     async def settle(self) -> None:
         """Find out what became of a commit that was given up. Raises StoreFailed."""
