@@ -36,8 +36,3 @@ def forbid_tracing() -> None:
 def set_name(name: str) -> None:
     """Name this process, at most 15 bytes, for ps and top."""
     _prctl(_SET_NAME, name.encode()[:15])
-
-
-def hide_memory() -> None:
-    """Let no process of the same user attach to this one or see its memory and descriptors."""
-    _prctl(_SET_DUMPABLE, 0)

@@ -137,8 +137,9 @@ class DockerCell:
             _since(now.cpu_ms, begun.cpu_ms),
             peak,
             peak is not None and not is_own,
-            _since(now.read_bytes, begun.read_bytes),
-            _since(now.written_bytes, begun.written_bytes),
+            # Where the kernel counts no disk traffic it shows none: then the worker's word holds.
+            _since(now.read_bytes, begun.read_bytes) or None,
+            _since(now.written_bytes, begun.written_bytes) or None,
         )
 
     def leftovers(self, interpreter: int) -> Callable[[], bool]:

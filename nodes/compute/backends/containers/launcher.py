@@ -163,7 +163,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run as the launcher; return the exit code."""
     prctl.set_name("alpyne-launcher")
     # Nobody of the same user may look into it or attach to it: it holds the engine's socket.
-    prctl.hide_memory()
+    prctl.forbid_tracing()
     # A terminal's Ctrl-C and a service manager's SIGTERM are for the daemon, whose end ends this.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
