@@ -6,7 +6,6 @@ import signal
 
 _SET_PDEATHSIG = 1
 _SET_DUMPABLE = 4
-_SET_DUMPABLE = 4
 _SET_NAME = 15
 _SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
