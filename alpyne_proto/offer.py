@@ -54,7 +54,7 @@ def unkept(attributes: Mapping[str, str], asked: Asked) -> str:
         listed = attributes.get(f"{name}s", "")
         if wanted and wanted not in listed.split(","):
             have = listed.replace(",", ", ") or "none"
-            return f"does not list the {name} {wanted!r} for jobs; it lists: {have}"
+            return f"does not list the {name} {wanted!r} for jobs ({name}s: {have})"
     return ""
 
 

@@ -206,7 +206,7 @@ class GridCore:
         name, node = self.node_name(key), self.table.nodes.get(key)
         if node is None or not node.up:
             raise NodeUnreachable(
-                f"job {job_id.hex()}: its node {name} is not connected, and goes on as it was; "
+                f"job {job_id.hex()}: its node {name} is not connected, and can be told nothing; "
                 "try again when it is back (`alpyne nodes`)"
             )
         if not _can_suspend(node):

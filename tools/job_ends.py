@@ -13,8 +13,10 @@ from alpyne_grid.manager import AsyncJob, CommandResult, JobFailed
 from alpyne_grid.tools import job_ids
 from alpyne_grid.tools.exit_codes import ExitCode
 from alpyne_grid.tools.screen import note, print_json
+from alpyne_grid.tools.usage import usage_as_dict
 
 from alpyne_proto.errors import AlpyneError
+from alpyne_proto.messages.compute import Usage
 
 STDERR = 2  # descriptor of OutputRow
 CANCEL_WAIT_S = 20.0
@@ -125,11 +127,7 @@ def end_as_dict(
         "node": job.node,
         **result,
         "error": failure,
-        "usage": {
-            "wall_ms": usage.wall_ms if usage is not None else 0,
-            "cpu_ms": usage.cpu_ms if usage is not None else 0,
-            "peak_memory_bytes": usage.peak_memory_bytes if usage is not None else 0,
-        },
+        "usage": usage_as_dict(usage or Usage()),
     }
 
 

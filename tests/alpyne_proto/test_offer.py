@@ -51,8 +51,8 @@ def test_offer_keeps_what_it_enforces_and_lists(asked: Asked) -> None:
     ("asked", "text"),
     [
         (Asked(memory_bytes=1001), "has 1000 bytes of memory, asked memory=1001"),
-        (Asked(image="science"), "does not list the image 'science' for jobs; it lists: plain, sc"),
-        (Asked(network="lan"), "does not list the network 'lan' for jobs; it lists: none"),
+        (Asked(image="science"), "does not list the image 'science' for jobs (images: plain, sc"),
+        (Asked(network="lan"), "does not list the network 'lan' for jobs (networks: none)"),
     ],
 )
 def test_offer_says_what_it_lacks(asked: Asked, text: str) -> None:

@@ -220,7 +220,78 @@ def test_wait_leaves_a_job_running_when_its_time_is_over(alpyne: Alpyne) -> None
     assert alpyne("cancel", job.strip())[0] == 0  # once more does no harm
 
 
-@pytest.mark.parametrize("command", ["output", "wait", "cancel"])
+def test_output_without_follow_leaves_a_running_job_at_once(alpyne: Alpyne) -> None:
+    _, job, _ = alpyne("run", "--detach", "--", "sh", "-c", "echo one; sleep 60")
+    out = ""
+    deadline = time.monotonic() + 10
+    while not out and time.monotonic() < deadline:
+        out = alpyne("output", job.strip())[1]
+    assert out == "one\n"
+    assert alpyne("cancel", job.strip())[0] == 0
+
+
+def test_suspend_and_resume_say_how_each_job_stands(alpyne: Alpyne) -> None:
+    for _ in range(2):
+        alpyne("run", "--detach", "--tag", "paused", "--", "sleep", "60")
+    code, out, _ = alpyne("suspend", "--tag", "paused", "--json")
+    ends = json.loads(out)
+    assert (code, [end["state"] for end in ends]) == (0, ["SUSPENDED"] * 2)
+    assert {end["node"] for end in ends} == {"worker"}
+    listed = json.loads(alpyne("jobs", "--state", "suspended", "--json")[1])
+    assert {row["id"] for row in listed} == {end["id"] for end in ends}
+    code, out, _ = alpyne("resume", ends[0]["id"])
+    assert (code, out.split()) == (0, [ends[0]["id"], "running"])
+    code, out, _ = alpyne("cancel", "--tag", "paused", "--json")
+    assert [end["state"] for end in json.loads(out)] == ["KILLED"] * 2
+    code, out, _ = alpyne("suspend", ends[0]["id"])
+    assert (code, out.split()) == (0, [ends[0]["id"], "killed"])  # it stays as it is
+
+
+def test_suspended_job_that_waits_is_said_to_wait(alpyne: Alpyne) -> None:
+    for _ in range(2):  # as many as there are slots
+        alpyne("run", "--detach", "--tag", "full", "--", "sleep", "60")
+    _, job, _ = alpyne("run", "--detach", "--tag", "full", "--", "true")
+    code, out, _ = alpyne("suspend", job.strip())
+    assert code == 0
+    assert "queued: is suspended as soon as it runs" in out
+    assert alpyne("cancel", "--tag", "full")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--processes", "9"), "worker: does not enforce a limit on processes"),
+        (("--disk", "1MiB"), "worker: does not enforce a limit on disk"),
+        (("--network", "lan"), "worker: does not list the network 'lan' for jobs (networks: none)"),
+        (("--image", "big"), "worker: does not list the image 'big' for jobs (images: none)"),
+    ],
+)
+def test_run_says_of_each_node_why_it_does_not_fit(
+    options: tuple[str, ...], why: str, alpyne: Alpyne
+) -> None:
+    code, _, err = alpyne("run", *options, "--", "true")
+    assert code == ExitCode.FAILED
+    assert why in err
+
+
+def test_nodes_tell_their_level_back_end_and_limits(alpyne: Alpyne) -> None:
+    compute, data = json.loads(alpyne("nodes", "--json")[1])
+    assert (compute["backend"], compute["isolation"], compute["suspend"]) == (
+        "process",
+        0,
+        "signals",
+    )
+    assert (compute["limits"]["memory"], compute["limits"]["disk"]) == ("sampled", "none")
+    assert data["isolation"] is None
+
+
+def test_usage_of_a_job_tells_disk_traffic_and_whose_peak_it_is(alpyne: Alpyne) -> None:
+    end = json.loads(alpyne("run", "--json", "program.py")[1])
+    assert {"disk_read_bytes", "disk_written_bytes", "peak_is_shared"} <= set(end["usage"])
+    assert end["usage"]["peak_memory_bytes"] > 0
+
+
+@pytest.mark.parametrize("command", ["output", "wait", "cancel", "suspend", "resume"])
 @pytest.mark.parametrize("job", ["ffffffffffff", "0123456789abcdef-1"])  # journals draw their ids
 def test_unknown_job_ends_in_5(command: str, job: str, alpyne: Alpyne) -> None:
     assert alpyne(command, job)[0] == ExitCode.NOT_FOUND

@@ -111,6 +111,8 @@ def test_page_shows_a_command_that_works(command: str, session: dict[str, Typed]
         ("alpyne jobs --tag nightly", "nightly"),
         ('alpyne output -f "$job"', "square of 5\n"),
         ('alpyne wait "$job"', "55\n"),
+        ('alpyne suspend "$slow"', "suspended\n"),
+        ('alpyne resume "$slow"', "running\n"),
         ('alpyne cancel "$slow"', "killed: "),
         ("alpyne jobs --all", "killed (cancelled)"),
         ("alpyne ls", "programs"),

@@ -51,7 +51,7 @@ def test_misfit_refuses_what_the_node_does_not_enforce_or_list() -> None:
     disk = misfit(facts, KEY, Wants(asked=Asked(disk_bytes=1)))
     assert disk == "does not enforce a limit on disk (limit.disk is none)"
     image = misfit(facts, KEY, Wants(asked=Asked(image="c")))
-    assert image == "does not list the image 'c' for jobs; it lists: a, b"
+    assert image == "does not list the image 'c' for jobs (images: a, b)"
 
 
 def test_choose_takes_the_faster_node_when_both_are_idle() -> None:

@@ -7,8 +7,9 @@ import click
 from alpyne_grid.tools import job_ids
 from alpyne_grid.tools.exit_codes import ExitCode, exit_code_of
 from alpyne_grid.tools.option_types import as_json
-from alpyne_grid.tools.quantities import duration_text, size_text
+from alpyne_grid.tools.quantities import duration_text
 from alpyne_grid.tools.screen import Column, note, print_json, print_table
+from alpyne_grid.tools.usage import peak_text, usage_as_dict
 
 if TYPE_CHECKING:
     from alpyne_grid.tools.job_lists import ListedJob, Listing
@@ -105,7 +106,7 @@ def _row(job: "ListedJob", shorts: dict[bytes, str], now_ms: float) -> list[str]
         duration_text((now_ms - row.submitted_at_ms) / 1000),
         duration_text(used.wall_ms / 1000) if used.wall_ms else "",
         duration_text(used.cpu_ms / 1000) if used.cpu_ms else "",
-        size_text(used.peak_memory_bytes) if used.peak_memory_bytes else "",
+        peak_text(used),
     ]
 
 
@@ -141,11 +142,5 @@ def _as_dict(job: "ListedJob") -> dict[str, Any]:
         "submitted_at_ms": row.submitted_at_ms,
         "delivered": row.settled,
         "result_bytes": row.result_bytes,
-        "usage": {
-            "wall_ms": row.usage.wall_ms,
-            "cpu_ms": row.usage.cpu_ms,
-            "peak_memory_bytes": row.usage.peak_memory_bytes,
-            "read_bytes": row.usage.read_bytes,
-            "written_bytes": row.usage.written_bytes,
-        },
+        "usage": usage_as_dict(row.usage),
     }

@@ -27,7 +27,8 @@ def nodes(names: tuple[str, ...], is_long: bool, forget: bool, as_json: bool) ->
     """Show the pool: health, score, load, slots.
 
     The score is the node's benchmark on one core; ~ marks an estimate that is not yet measured.
-    FREE is memory of a compute node, disk of a data node. USED is what you keep there.
+    FREE is memory of a compute node, disk of a data node. USED is what you keep there. LEVEL is how
+    jobs are isolated: 0 not at all, 1 in namespaces, 2 in containers.
     """
     from alpyne_grid.manager import admin, pool
     from alpyne_grid.tools import home
@@ -71,6 +72,7 @@ _COLUMNS = [
     Column("LOAD", right=True),
     Column("FREE", right=True),
     Column("USED", right=True),
+    Column("LEVEL", right=True),
     Column("HOST", wraps=True),
     Column("TRUSTED"),
 ]
@@ -81,7 +83,7 @@ def _row(outcome: "Asked") -> list[str]:
     kind = node.kind.name.lower() if node.kind is not None else ""
     host, trusted = node.label, "yes" if node.trusted else "no"
     if status is None:
-        return [node.shown, kind, _health(outcome), "", "", "", "", "", "", host, trusted]
+        return [node.shown, kind, _health(outcome), "", "", "", "", "", "", "", host, trusted]
     is_compute = kind == "compute"
     score = f"{'~' if status.score_estimated else ''}{status.score:.0f}"
     return [
@@ -94,9 +96,15 @@ def _row(outcome: "Asked") -> list[str]:
         f"{status.load:.2f}",
         size_text(status.memory_free if is_compute else status.disk_free),
         size_text(status.used_bytes),
+        attribute(status, "isolation"),
         host,
         trusted if is_compute else "",
     ]
+
+
+def attribute(status: "NodeStatus", name: str) -> str:
+    """Return an attribute of a node's offer, "" where it has none of that name."""
+    return next((one.value for one in status.attributes if one.name == name), "")
 
 
 def _health(outcome: "Asked") -> str:
@@ -149,6 +157,7 @@ def _as_dict(outcome: "Asked") -> dict[str, Any]:
     }
     if status is None:
         return known
+    is_compute, level = known["kind"] == "compute", attribute(status, "isolation")
     return known | {
         "score": status.score,
         "score_all": status.score_all,
@@ -162,5 +171,13 @@ def _as_dict(outcome: "Asked") -> dict[str, Any]:
         "used_bytes": status.used_bytes,
         "quota_bytes": status.quota_bytes,
         "uptime_s": status.uptime_s,
+        "backend": attribute(status, "backend") or None,
+        "isolation": int(level) if is_compute and level.isdecimal() else None,
+        "suspend": attribute(status, "suspend") or None,
+        "limits": {
+            one.name.removeprefix("limit."): one.value
+            for one in status.attributes
+            if one.name.startswith("limit.")
+        },
         "attributes": {one.name: one.value for one in status.attributes},
     }

@@ -33,7 +33,7 @@ async def _output(grid: "AsyncManager", text: str, *, follow: bool, as_json: boo
     from alpyne_grid.tools.job_ends import write_output
 
     [job] = await find_jobs(grid, [text], "")
-    watched = WatchedJob(grid, job)
+    watched = WatchedJob(grid, job, follow=follow)
     reader = OutputReader(watched.read_from, lambda: watched.is_finished, follow=follow)
     if as_json:
         async for line in reader:
@@ -47,9 +47,10 @@ async def _output(grid: "AsyncManager", text: str, *, follow: bool, as_json: boo
 class WatchedJob:
     """A job that is looked at from outside: waiting for it would fetch its result."""
 
-    def __init__(self, grid: "AsyncManager", job: "AsyncJob") -> None:
+    def __init__(self, grid: "AsyncManager", job: "AsyncJob", *, follow: bool) -> None:
         self._grid = grid
         self._job = job
+        self._follow = follow
 
     @property
     def is_finished(self) -> bool:
@@ -72,5 +73,5 @@ class WatchedJob:
         compute = self._grid.core.compute.get(key) if key is not None else None
         if compute is None:
             return None
-        request = ReadOutput(self._job.job_id, offset, follow=not self.is_finished)
+        request = ReadOutput(self._job.job_id, offset, self._follow and not self.is_finished)
         return await compute.link.call(request)

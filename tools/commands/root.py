@@ -32,6 +32,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "output": "output",
         "wait": "waiting",
         "cancel": "waiting",
+        "suspend": "pausing",
+        "resume": "pausing",
     },
     "Objects": {"put": "copying", "get": "copying", "ls": "listing", "rm": "listing"},
 }

@@ -41,7 +41,23 @@ class RunCommand(click.Command):
 @click.option("--name", default="", help="What lists call the job (default: the file's name).")
 @click.option("--tag", "tags", multiple=True, help="To find it again; may be repeated.")
 @click.option("--memory", type=size, help="End it above this, as 500MiB.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    metavar="N",
+    help="End it when it has more at once; threads count too.",
+)
+@click.option("--disk", type=size, help="End it when its files on the node take more than this.")
 @click.option("--timeout", type=duration, help="End it when it has run so long, as 10m.")
+@click.option(
+    "--network",
+    default="",
+    metavar="NAME",
+    help="Give it a network that the node lists; isolated jobs have none.",
+)
+@click.option(
+    "--image", default="", metavar="IMAGE", help="Run it in another image that the node lists."
+)
 @click.option(
     "--cpus",
     type=click.IntRange(1),
@@ -193,6 +209,10 @@ def job_options(grid: "AsyncManager", options: dict[str, Any]) -> dict[str, Any]
         "name": options["name"],
         "tags": options["tags"],
         "memory": options["memory"],
+        "processes": options["processes"],
+        "disk": options["disk"],
+        "network": options["network"],
+        "image": options["image"],
         "timeout": options["timeout"],
         "cpus": options["cpus"],
         "retries": options["retries"],

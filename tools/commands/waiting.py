@@ -38,7 +38,7 @@ def wait(ids: tuple[str, ...], tag: str, timeout: float | None, into: Path, as_j
     from alpyne_grid.tools.grid import with_grid
     from alpyne_grid.tools.job_ends import EndOptions
 
-    _check(ids, tag)
+    check_chosen(ids, tag)
     return with_grid(lambda grid: _wait(grid, ids, tag, timeout, EndOptions(as_json, into)))
 
 
@@ -53,11 +53,12 @@ def cancel(ids: tuple[str, ...], tag: str, as_json: bool) -> int:
     """
     from alpyne_grid.tools.grid import with_grid
 
-    _check(ids, tag)
+    check_chosen(ids, tag)
     return with_grid(lambda grid: _cancel(grid, ids, tag, as_json))
 
 
-def _check(ids: Sequence[str], tag: str) -> None:
+def check_chosen(ids: Sequence[str], tag: str) -> None:
+    """Raise UsageError unless either ids or a tag is given."""
     if bool(ids) == bool(tag):
         raise click.UsageError("give the ids of jobs (`alpyne jobs` lists them), or --tag")
 

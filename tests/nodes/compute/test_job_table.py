@@ -162,8 +162,8 @@ def test_table_names_missing_blobs_and_keeps_nothing(bench: Any) -> None:
         ({"cpus": 5}, ErrorCode.UNSUPPORTED, "5 slots, this node has 4"),
         ({"memory_bytes": 2 << 30}, ErrorCode.UNSUPPORTED, "1073741824 bytes of memory, asked"),
         ({"disk_bytes": 1}, ErrorCode.UNSUPPORTED, "this node does not enforce a limit on disk"),
-        ({"network": "wan"}, ErrorCode.UNSUPPORTED, "the network 'wan' for jobs; it lists: lan"),
-        ({"image": "big"}, ErrorCode.UNSUPPORTED, "image 'big' for jobs; it lists: plain, science"),
+        ({"network": "wan"}, ErrorCode.UNSUPPORTED, "the network 'wan' for jobs (networks: lan)"),
+        ({"image": "big"}, ErrorCode.UNSUPPORTED, "image 'big' for jobs (images: plain, science)"),
         ({"python": "2.7"}, ErrorCode.UNSUPPORTED, "needs Python 2.7, this node has 3.11"),
         (
             {"requirements": (Requirement("gpus", Operator.AT_LEAST, "3"),)},
