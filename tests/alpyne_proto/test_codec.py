@@ -304,3 +304,15 @@ def test_row_reader_raises_only_alpyne_errors_for_any_bytes(body: bytes) -> None
         read_rows(body, ALLOWED)
     except AlpyneError as error:
         assert isinstance(error, CodecError)
+
+
+def test_rows_that_differ_by_their_ids_alone_keep_their_ids_when_decoded() -> None:
+    sent = [JobAnswer(bytes([n]) * 16, Verdict.FENCED, text="why") for n in (1, 2, 1)]
+    assert [decode(encode(row), (Shape.ROW,), lenient=True) for row in sent] == sent
+
+
+def test_row_of_an_id_is_refused_where_its_shape_is_not_legal_though_it_was_elsewhere() -> None:
+    meta = encode(JobAnswer(b"i" * 16, Verdict.FENCED))
+    decode(meta, (Shape.ROW,), lenient=True)
+    with pytest.raises(CodecError, match="not known here"):
+        decode(meta, (Shape.REQUEST,), lenient=True)
