@@ -16,9 +16,9 @@ from alpyne_grid.nodes.data.backends.mongo.schema import OWNER, Doc
 from alpyne_grid.nodes.data.backends.mongo.settings import MongoSettings
 from alpyne_grid.nodes.errors import ConfigError
 from pymongo import AsyncMongoClient
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError
 
-PROBE_S = 5.0
+PROBE_S = 3.0
 MIN_WIRE = 9  # MongoDB 4.4: a transaction may touch collections whatever shards they lie on
 MIN_VERSION = "4.4"
 
@@ -45,7 +45,7 @@ async def inspect(link: MongoLink) -> Doc:
         reasons = ", ".join(_named(probe) for probe in probes)
         raise OSError(
             f"{settings.place}: not reachable ({reasons}); start the server, or correct the URI's "
-            f"host, port{' and TLS options (tls, tls-ca-file)' if settings.tls else ''}"
+            f"host, port and TLS options ({_tls_hint(settings)})"
         )
     for probe in probes:
         check_member(settings, probe)
@@ -110,9 +110,10 @@ async def _probe(settings: MongoSettings, host: str) -> Probe:
             hello = await stranger.admin.command("hello")
             return Probe(host, hello, await _is_open(stranger, settings.database))
     except PyMongoError as error:
-        descriptions = stranger.topology_description.server_descriptions().values()
-        reasons = [str(each.error) for each in descriptions if each.error] or [str(error)]
-        text = reasons[0].partition(" (configured timeouts")[0]
+        (member,) = stranger.topology_description.server_descriptions().values()
+        if not member.error and 0 < member.max_wire_version < MIN_WIRE:
+            return Probe(host, {"maxWireVersion": member.max_wire_version})
+        text = str(member.error or error).partition(" (configured timeouts")[0]
         return Probe(host, error=settings.without_secrets(text))
     finally:
         await stranger.close()
@@ -124,7 +125,7 @@ async def _is_open(stranger: "AsyncMongoClient[Doc]", database: str) -> bool:
     for name, command in (("admin", {"listDatabases": 1}), (database, asked)):
         try:
             await stranger[name].command(command)
-        except OperationFailure:
+        except (OperationFailure, NotPrimaryError):  # the latter from one without a set
             continue
         return True
     return False
@@ -132,6 +133,12 @@ async def _is_open(stranger: "AsyncMongoClient[Doc]", database: str) -> bool:
 
 def _named(probe: Probe) -> str:
     return probe.error if probe.host in probe.error else f"{probe.host}: {probe.error}"
+
+
+def _tls_hint(settings: MongoSettings) -> str:
+    if settings.tls:
+        return "--option tls-ca-file=FILE for an authority of your own"
+    return "tls=true where the server takes nothing else"
 
 
 def _check_privacy(settings: MongoSettings, hosts: list[str]) -> None:

@@ -92,7 +92,9 @@ def read_settings(options: Mapping[str, tuple[str, ...]]) -> MongoSettings:
     uri = _uri(options)
     scheme, userinfo, hosts, query = _parts(uri)
     words = {name.lower(): value for name, value in parse_qsl(query)}
-    if scheme not in ("mongodb", "mongodb+srv") or not hosts:
+    # An @ behind the hosts means that they are none: the password has a slash in it.
+    is_split = not userinfo and "@" in uri
+    if scheme not in ("mongodb", "mongodb+srv") or not hosts or is_split:
         raise ConfigError(
             f"uri: expected {FORM}, with user and password percent-encoded (RFC 3986); got "
             "something else, not shown because it may hold a password"
@@ -100,8 +102,8 @@ def read_settings(options: Mapping[str, tuple[str, ...]]) -> MongoSettings:
     user = unquote(userinfo.partition(":")[0])
     if not user and words.get("authmechanism", "").upper() not in _WITHOUT_USER:
         raise ConfigError(
-            f"uri: names no user for {hosts}; objects are kept only on a server that asks for a "
-            f"password; give {FORM} in a file by --uri-file"
+            "uri: names no user; objects are kept only on a server that asks for a password; give "
+            f"{FORM} in a file by --uri-file"
         )
     ca_file = _one(options, "tls-ca-file", "")
     if ca_file and not Path(ca_file).is_file():
