@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -93,7 +94,7 @@ def _maker(kind: NodeKind) -> Callable[[NodeConfig], Node]:
     if kind is NodeKind.COMPUTE:
         from alpyne_grid.nodes.compute.node import ComputeNode
 
-        return ComputeNode
+        return partial(ComputeNode, confined=True)
     from alpyne_grid.nodes.data.node import DataNode
 
     return DataNode
