@@ -106,7 +106,7 @@ def decode(meta: bytes | memoryview, shapes: tuple[Shape, ...], *, lenient: bool
     """
     if len(meta) <= _SHORT:
         return _decode_short(bytes(meta), shapes, lenient)
-    if len(meta) <= _ALIKE and meta[_ID - 3 : _ID] == _ID_FOLLOWS:
+    if _ID_END <= len(meta) <= _ALIKE and meta[_ID - 3 : _ID] == _ID_FOLLOWS:
         meta = bytes(meta)
         cls, others = _decode_alike(meta[:_ID] + meta[_ID_END:], shapes, lenient)
         return cls(meta[_ID:_ID_END], *others)

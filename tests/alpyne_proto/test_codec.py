@@ -23,6 +23,7 @@ from alpyne_proto.errors import AlpyneError, CodecError, ErrorCode, LocalProtoco
 from alpyne_proto.limits import META_DEPTH, META_KEYS, META_MAX
 from alpyne_proto.messages.access import Attribute, CreateInvitation, NodeStatus, Register
 from alpyne_proto.messages.compute import (
+    GetResult,
     JobAnswer,
     JobEvent,
     JobSpec,
@@ -316,3 +317,11 @@ def test_row_of_an_id_is_refused_where_its_shape_is_not_legal_though_it_was_else
     decode(meta, (Shape.ROW,), lenient=True)
     with pytest.raises(CodecError, match="not known here"):
         decode(meta, (Shape.REQUEST,), lenient=True)
+
+
+def test_message_is_refused_when_its_id_is_cut() -> None:
+    whole = encode(GetResult(b"i" * 16))
+    decode(whole, (Shape.REQUEST,), lenient=True)
+    for size in range(len(whole)):
+        with pytest.raises(CodecError):
+            decode(whole[:size], (Shape.REQUEST,), lenient=True)
