@@ -52,14 +52,16 @@ def command(
     walls: Walls,
     wiring: Wiring,
     brought: str,
+    processes: int = 0,
     place: Callable[[str], str] = str,
 ) -> list[str]:
     """Return the command line of one cell.
 
-    ``brought``: the cell's own folder, whose files are readable inside. ``place``: says where a
-    file or folder is for whoever starts bubblewrap.
+    ``brought``: the cell's own folder, whose files are readable inside. ``processes``: at most so
+    many, by a resource limit; 0 = none. ``place``: says where a file or folder is for whoever
+    starts bubblewrap.
     """
-    processes = walls.processes + 1 if walls.processes else 0  # the supervisor is not the job's
+    processes += 1 if processes else 0  # the supervisor is not the job's
     return [
         *(program, "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),

@@ -170,7 +170,7 @@ class SandboxCells:
         self._groups.open()
         counted = "memory" in self._groups.controllers
         code = seccomp.filter_program(machine, memory_is_counted=counted)
-        self._recipe = Recipe(program, view, code, stage)
+        self._recipe = Recipe(program, view, code, stage, "pids" in self._groups.controllers)
 
     async def _try(self) -> None:
         """Make one cell and see its interpreter run; OSError with advice where it does not."""

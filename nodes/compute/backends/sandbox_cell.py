@@ -120,7 +120,8 @@ class SandboxCell:
         most = self._walls.processes
         if not most or self._group.gauges.value("processes") is not None:
             return False
-        return len(tree.descendants(self.supervisor)) >= most
+        found = tree.descendants(self.supervisor)
+        return len(found) >= most or sum(map(_threads, found)) >= most
 
     def metered(self) -> Metered:
         """Return what the group has counted since the job began."""
@@ -210,6 +211,13 @@ class SandboxCell:
     def _remove(self) -> None:
         self._group.remove()
         self._brought.remove()
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 class _Counters(NamedTuple):

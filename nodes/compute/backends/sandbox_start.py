@@ -52,6 +52,7 @@ class Recipe(NamedTuple):
     view: View
     filter: bytes  # of system calls
     stage: Stage | None  # where the daemon is root
+    counts_processes: bool  # by groups; else a resource limit does it
 
 
 class Start:
@@ -78,7 +79,7 @@ class Start:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                pass_fds=(*wiring, *((recipe.stage.descriptor,) if recipe.stage else ())),
+                pass_fds=wiring,
                 env={**environment(mark), "HOME": SCRATCH, "TMPDIR": SCRATCH},
                 cwd="/",
             )
@@ -140,10 +141,12 @@ class Start:
 
 
 def _command(recipe: Recipe, walls: Walls, wiring: Wiring, brought: str, user: int) -> list[str]:
-    program, view, _, stage = recipe
-    if stage is None:
-        return command(program, view, walls, wiring, brought)
-    return stage.entering(user) + command(program, view, walls, wiring, brought, stage.place)
+    # Where a group counts, it shall be the one that refuses: it tells how often it did.
+    rlimited = walls.processes if not recipe.counts_processes else 0
+    stage = recipe.stage
+    place = stage.place if stage is not None else str
+    words = command(recipe.program, recipe.view, walls, wiring, brought, rlimited, place)
+    return [*stage.entering(user), *words] if stage is not None else words
 
 
 def offer_to_the_oom_killer(pid: int) -> None:

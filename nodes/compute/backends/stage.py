@@ -45,7 +45,7 @@ class Stage:
                 raise OSError(f"there is no program {name} on PATH; install util-linux and mount")
         at = _mount_point(paths)
         self._places = {path: f"{at}/{number}" for number, path in enumerate(paths)}
-        self.descriptor = _make(at, paths)
+        self._descriptor = _make(at, paths)
 
     def place(self, path: str) -> str:
         """Return where ``path``, a source or what lies in one, is in the namespace."""
@@ -57,19 +57,17 @@ class Stage:
         return path
 
     def entering(self, user: int) -> list[str]:
-        """Return the words before a command that run it here as ``user``.
-
-        The process inherits ``descriptor`` and has the same pid throughout.
-        """
+        """Return the words before a command that run it here as ``user``, by the same process."""
+        # By this process's own entry: a descriptor that is inherited would reach the sandbox.
         return [
-            *("nsenter", f"--mount=/proc/self/fd/{self.descriptor}", "--"),
+            *("nsenter", f"--mount=/proc/{os.getpid()}/fd/{self._descriptor}", "--"),
             *("setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups"),
             *("--inh-caps=-all", "--"),
         ]
 
     def close(self) -> None:
         """Let go of the namespace."""
-        os.close(self.descriptor)
+        os.close(self._descriptor)
 
 
 def _mount_point(paths: list[str]) -> str:
