@@ -18,7 +18,8 @@ why it is not run. A comment
     -->
 
 is run too, unseen by the reader: what a page takes as given. ``<!-- machines: lab -->`` names the
-machines that a page speaks of: each is played by an address of this one.
+machines that a page speaks of: each is played by an address of this one. ``<!-- parts: docker -->``
+names the parts of `./dev parts` that it needs: docker, mongodb, bubblewrap.
 """
 
 import re
@@ -30,7 +31,9 @@ READ_ONLY = ("text", "mermaid")
 _COMMENT = re.compile(r"<!--\s*(?P<text>.*?)\s*-->", re.DOTALL)
 _PROMPT = re.compile(r"(?P<machine>[a-z][a-z0-9-]*)?\$ (?P<command>.*)")
 _FENCE = re.compile(r"```(?P<language>\w*)")
-_DIRECTIVE = re.compile(r"(?P<name>file|exit|not run|machines|behind the scenes)(?::\s+|\s*\n|$)")
+_DIRECTIVE = re.compile(
+    r"(?P<name>file|exit|not run|machines|parts|behind the scenes)(?::\s+|\s*\n|$)"
+)
 
 
 class PageError(Exception):
@@ -70,11 +73,12 @@ Step = Command | File | NotRun
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page: what to do, in order, and the machines beside the reader's that it speaks of."""
+    """A page: what to do, in order; the machines beside the reader's, and the parts it needs."""
 
     path: Path
     steps: tuple[Step, ...]
     machines: tuple[str, ...]
+    parts: tuple[str, ...] = ()
 
     @property
     def runs(self) -> bool:
@@ -86,13 +90,14 @@ def read_page(path: Path) -> Page:
     """Return the steps of a Markdown file. Raises PageError naming file and line."""
     reader = _Reader(path)
     reader.read()
-    return Page(path, tuple(reader.steps), reader.machines)
+    return Page(path, tuple(reader.steps), reader.machines, reader.parts)
 
 
 class _Reader:
     def __init__(self, path: Path) -> None:
         self.steps: list[Step] = []
         self.machines: tuple[str, ...] = ()
+        self.parts: tuple[str, ...] = ()
         self._path = path
         self._lines = path.read_text().splitlines()
         self._at = 0
@@ -128,6 +133,8 @@ class _Reader:
             self.steps.append(Command(value, first + 1))
         elif name == "machines":
             self.machines = tuple(value.split())
+        elif name == "parts":
+            self.parts = tuple(value.split())
         else:
             self._said = (name, value)
 

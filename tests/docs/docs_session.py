@@ -7,7 +7,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from docs_pages import Command, File, Page
@@ -58,20 +59,30 @@ def fits(wanted: str, printed: str) -> bool:
     return re.fullmatch(rf"\s*{pattern}\s*", " ".join(printed.split()), re.DOTALL) is not None
 
 
-def run_page(page: Page, folder: Path, pool: Path = Path("/none")) -> list[Ran]:
-    """Run a page with all its state below ``folder``; nothing it started is left.
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What pages take as given beside the commands on their reader's path.
 
-    ``pool``: an ALPYNE_HOME with a pool of the nodes worker, disk-1 and disk-2.
+    ``pool``: an ALPYNE_HOME with a pool of the nodes worker, disk-1 and disk-2. ``words``: words of
+    pages and what stands for them here. ``variables``: more of the environment.
     """
+
+    pool: Path = Path("/none")
+    words: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_page(page: Page, folder: Path, site: Site = Site()) -> list[Ran]:
+    """Run a page with all its state below ``folder``; nothing it started is left."""
     machines = folder / "machines"
     for machine in ("you", *page.machines):
         (machines / machine).mkdir(parents=True)
     script = folder / "page.sh"
-    script.write_text(_script(page, machines, folder))
+    script.write_text(_script(page, machines, folder, site.words))
     with open(folder / "shell.log", "wb") as log:
         shell = subprocess.Popen(
             ["bash", str(script)],
-            env=_environment(folder, machines, pool),
+            env=_environment(folder, machines, site),
             cwd=machines / "you",
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -94,21 +105,22 @@ def _end(shell: "subprocess.Popen[bytes]") -> None:
     shell.wait()
 
 
-def _environment(folder: Path, machines: Path, pool: Path) -> dict[str, str]:
+def _environment(folder: Path, machines: Path, site: Site) -> dict[str, str]:
     tools = folder / "tools"
     tools.mkdir()
     for name, text in _TOOLS.items():
         tool = tools / name
-        text = text.format(python=sys.executable, machines=machines, pool=pool)
+        text = text.format(python=sys.executable, machines=machines, pool=site.pool)
         tool.write_text(f"#!/bin/sh\n{text}\n")
         tool.chmod(0o755)
     kept = {name: text for name, text in os.environ.items() if not name.startswith("ALPYNE")}
     kept.pop("XDG_STATE_HOME", None)
     kept["ALPYNE_DOCS_ROOT"] = str(Path(__file__).resolve().parents[2])
-    return {**kept, "HOME": str(machines / "you"), "PATH": f"{tools}:{os.environ['PATH']}"}
+    path = f"{tools}:{os.environ['PATH']}"
+    return {**kept, "HOME": str(machines / "you"), "PATH": path, **site.variables}
 
 
-def _script(page: Page, machines: Path, folder: Path) -> str:
+def _script(page: Page, machines: Path, folder: Path, words: Mapping[str, str]) -> str:
     """Return the shell script of a page: its files and commands, in order."""
     parts = [f"export PYTHONUNBUFFERED=1\nEND() {{ kill $(jobs -p) 2>/dev/null; wait; }}\n{_AT}"]
     # Any of 127.0.0.0/8 is this machine; pages that run side by side do not meet.
@@ -121,8 +133,8 @@ def _script(page: Page, machines: Path, folder: Path) -> str:
             )
         elif isinstance(step, Command):
             text = step.text
-            for machine, address in addresses.items():
-                text = text.replace(machine, address)
+            for word, meant in {**addresses, **words}.items():
+                text = text.replace(word, meant)
             place = machines / (step.machine or "you")
             parts.append(
                 f"AT '{place}'\n{{\n{text}\n}} >'{folder}/{number}.out' 2>&1\n"

@@ -13,12 +13,18 @@ from alpyne_grid.manager.identity import create_account
 from alpyne_grid.nodes.compute.job import MOVES
 from alpyne_grid.tools.cluster import LocalCluster
 from docs_pages import NotRun, Page, PageError, pages_below, read_page
-from docs_session import Ran, fits, run_page
+from docs_session import Ran, Site, fits, run_page
+from parts.inventory import problem
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [path.relative_to(ROOT) for path in pages_below(ROOT)]
-RUN = [path for path in PAGES if read_page(ROOT / path).runs]
+RUN = [
+    pytest.param(path, marks=[getattr(pytest.mark, part) for part in read.parts])
+    for path in PAGES
+    if (read := read_page(ROOT / path)).runs
+]
 REASON_MIN = 15  # characters; "cannot" is none
+IMAGE, OTHER_IMAGE = "python:3.12-slim", "python:3.12"  # the images that pages name
 
 _LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
@@ -53,12 +59,29 @@ def runs(
 ) -> Iterator[Mapping[Path, "Future[list[Ran]]"]]:
     """Run the pages that were asked for, two at a time: they mostly wait for processes to start."""
     asked = [item.callspec.params["path"] for item in request.session.items if RUNS in item.name]
-    folders = {path: tmp_path_factory.mktemp(path.stem.lower()) for path in asked}
+    pages = {path: read_page(ROOT / path) for path in asked}
+    runnable = {path: page for path, page in pages.items() if not any(map(problem, page.parts))}
+    folders = {path: tmp_path_factory.mktemp(path.stem.lower()) for path in runnable}
+    site = made_site(request, pool, {part for page in runnable.values() for part in page.parts})
     with ThreadPoolExecutor(2) as threads:
         yield {
-            path: threads.submit(run_page, read_page(ROOT / path), folder, pool)
+            path: threads.submit(run_page, runnable[path], folder, site)
             for path, folder in folders.items()
         }
+
+
+def made_site(request: pytest.FixtureRequest, pool: Path, parts: set[str]) -> Site:
+    """Return what stands for the engine of pages, and the file with the URI of a replica set."""
+    words: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    if "docker" in parts:
+        engine = request.getfixturevalue("engine")
+        words |= {IMAGE: engine.image, OTHER_IMAGE: engine.other_image}
+        words["--backend docker"] = f"--backend docker --docker-host {engine.host}"
+    if "mongodb" in parts:
+        mongo = request.getfixturevalue("make_mongo")(3)
+        variables["DOCS_URI_FILE"] = str(mongo.uri_file)
+    return Site(pool, words, variables)
 
 
 @pytest.mark.integration
@@ -181,3 +204,12 @@ def test_fits_compares_words_when_dots_stand_for_anything(
     wanted: str, printed: str, expected: bool
 ) -> None:
     assert fits(wanted, printed) is expected
+
+
+def test_session_puts_what_is_here_for_the_words_of_a_page(tmp_path: Path) -> None:
+    read = page(
+        "<!-- parts: docker -->\n```console\n$ echo python:3.12-slim $MORE\nmine 1\n```\n", tmp_path
+    )
+    assert read.parts == ("docker",)
+    [ran] = run_page(read, tmp_path / "run", Site(words={IMAGE: "mine"}, variables={"MORE": "1"}))
+    assert ran.problem() == ""
