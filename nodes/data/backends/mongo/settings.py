@@ -17,6 +17,9 @@ OPTIONS = frozenset({"uri", "uri-file", "database", "tls-ca-file"})
 DEFAULT_DATABASE = "alpyne"
 DEFAULT_PORT = 27017
 PAUSE_S = 30.0  # how long requests wait for an election; MongoDB's own ones take some 12 s
+# A primary that hangs, or whose network is cut, is noticed within the sum of both. Without these it
+# is after half a minute, and what was asked of it waits for so long.
+NOTICED: Mapping[str, int] = {"heartbeatFrequencyMS": 2000, "connectTimeoutMS": 3000}
 FORM = "mongodb://USER:PASSWORD@HOST:PORT,.../?replicaSet=NAME"
 
 _DATABASE = re.compile(r"[A-Za-z0-9_-]{1,63}")
@@ -60,6 +63,10 @@ class MongoSettings:
             "retryWrites": True,
             "serverSelectionTimeoutMS": int(self.pause_s * 1000),
         }
+        given = {name.lower() for name, _ in parse_qsl(_parts(self.uri)[3])}
+        for name, value in NOTICED.items():
+            if name.lower() not in given:
+                options[name] = value
         return options | self._tls_options()
 
     def strangers(self, host: str) -> tuple[str, Mapping[str, Any]]:

@@ -1,0 +1,242 @@
+"""Servers that are killed, hang or are away, under a data node at work, and nodes that are killed.
+
+The objects are put by the manager library into a node's daemon, as users do.
+"""
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alpyne_grid.manager import Container, Manager
+from alpyne_grid.manager.identity import create_account
+from alpyne_grid.tools.cluster import Daemon, LocalCluster
+from mongo_bench import MIB, database_of, with_options
+from parts.mongo_set import MongoSet
+
+from alpyne_proto.errors import AlpyneError
+
+pytestmark = pytest.mark.crash
+
+SIZES = (100, 3_000, 60_000, 70_000, 300_000)
+PUTTERS = 16
+PAUSE_S = 20.0  # the longest that an election may make a client wait, on a busy machine
+
+
+def content(path: str, version: int = 1) -> bytes:
+    """Return what this version of this object holds."""
+    seed = hashlib.sha256(f"{path} {version}".encode()).digest()
+    size = SIZES[seed[0] % len(SIZES)] + seed[1]
+    return (seed * (size // 32 + 1))[:size]
+
+
+class Site:
+    """A data node on a database of its own, and a manager that puts into it."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self._cluster = LocalCluster(folder / "cluster", create_account)
+        file = folder / "uri"
+        file.write_text(uri)
+        options = ["--backend", "mongodb", "--uri-file", str(file)]
+        options += ["--database", database_of(folder), "--quota-bytes", "0"]
+        self.daemon: Daemon = self._cluster.start("data", *options)
+        self.grid = Manager.connect(self._cluster.addresses, home=self._cluster.home)
+        self.box: Container = self.grid.container("box")
+        self.acknowledged: dict[str, float] = {}  # path: seconds that it took
+        self._noted = threading.Lock()
+
+    def put(self, path: str) -> None:
+        """Put an object and note that it was acknowledged."""
+        began = time.monotonic()
+        self.box.put(path, content(path))
+        with self._noted:
+            self.acknowledged[path] = time.monotonic() - began
+
+    def check_all(self) -> None:
+        """Assert that everything that was acknowledged is there, whole."""
+        with ThreadPoolExecutor(PUTTERS) as readers:
+            got = readers.map(lambda path: (path, self.box.get(path)), self.acknowledged)
+            assert [path for path, data in got if data != content(path)] == []
+
+    def close(self) -> None:
+        self.grid.close()
+        self._cluster.close()
+
+
+@pytest.fixture
+def open_site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Return a maker of a site on a URI."""
+    with contextlib.ExitStack() as opened:
+
+        def make(uri: str, **options: object) -> Site:
+            site = Site(tmp_path, with_options(uri, **options))
+            opened.callback(site.close)
+            return site
+
+        yield make
+
+
+def when(site: Site, count: int, act: Callable[[], object]) -> threading.Thread:
+    """Do something once ``count`` objects are acknowledged."""
+
+    def wait() -> None:
+        while len(site.acknowledged) < count:
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_no_acknowledged_object_is_lost_or_torn_when_the_primary_is_killed_during_1000_puts(
+    mongo_set: MongoSet, open_site: Callable[..., Site]
+) -> None:
+    site = open_site(mongo_set.uri)
+    dead: list[int] = []
+
+    def kill_again() -> None:
+        mongo_set.restart(dead[0])
+        mongo_set.kill_primary()
+
+    paths = [f"{n % 7}/{n}" for n in range(1000)]
+    first = when(site, 200, lambda: dead.append(mongo_set.kill_primary()))
+    second = when(site, 600, kill_again)
+    with ThreadPoolExecutor(PUTTERS) as putters:
+        list(putters.map(site.put, paths))  # raises what any put raised
+    first.join()
+    second.join()
+    assert len(site.acknowledged) == 1000
+    assert max(site.acknowledged.values()) < PAUSE_S
+    assert sorted(item.path for item in site.box.glob("**")) == sorted(paths)
+    site.check_all()
+    mongo_set.make_whole()
+    site.check_all()
+
+
+def test_puts_go_on_at_the_next_primary_when_one_hangs(
+    mongo_set: MongoSet, open_site: Callable[..., Site]
+) -> None:
+    site = open_site(mongo_set.uri)
+    hanging: list[int] = []
+
+    def hang() -> None:
+        hanging.append(mongo_set.primary())
+        mongo_set.suspend(hanging[0])
+
+    thread = when(site, 20, hang)
+    try:
+        with ThreadPoolExecutor(4) as putters:
+            list(putters.map(site.put, [f"{n}" for n in range(100)]))
+        thread.join()
+        assert mongo_set.process(hanging[0]) is not None
+        site.check_all()
+    finally:
+        for index in hanging:
+            mongo_set.resume(index)
+    mongo_set.make_whole()
+    site.check_all()
+
+
+def refusal(act: Callable[[], object]) -> str:
+    """Return what the manager says of something that is refused."""
+    with pytest.raises(AlpyneError) as caught:
+        act()
+    return str(caught.value)
+
+
+def test_node_refuses_writes_while_its_server_is_away_and_goes_on_without_a_restart(
+    mongo_single: MongoSet, open_site: Callable[..., Site]
+) -> None:
+    site = open_site(mongo_single.uri, timeoutMS=2000)
+    for n in range(20):
+        site.put(f"before/{n}")
+    pid = site.daemon.pid
+    mongo_single.kill(0)
+    try:
+        for act in (
+            lambda: site.put("a"),
+            lambda: site.box.get("before/1"),
+            lambda: list(site.box.glob("**")),
+            lambda: site.box.delete("before/1"),
+        ):
+            said = refusal(act)
+            assert f"MongoDB at 127.0.0.1:{mongo_single.ports[0]}" in said
+            assert "no primary" in said
+    finally:
+        mongo_single.restart(0)
+    mongo_single.primary()
+    site.put("a")
+    site.check_all()
+    assert site.daemon.pid == pid
+    assert "administrator:" not in site.daemon.log  # no URI, no password
+
+
+def test_node_acknowledges_nothing_while_a_majority_is_away(
+    mongo_set: MongoSet, open_site: Callable[..., Site]
+) -> None:
+    site = open_site(mongo_set.uri, timeoutMS=3000)
+    site.put("before")
+    primary = mongo_set.primary()
+    others = [index for index in range(3) if index != primary]
+    for index in others:
+        mongo_set.kill(index)
+    try:
+        said = refusal(lambda: site.put("during"))
+        assert "MongoDB at" in said
+        assert "during" not in site.acknowledged
+    finally:
+        mongo_set.make_whole()
+    for path in ("during", "after"):
+        site.put(path)
+    site.check_all()
+    assert sorted(item.path for item in site.box.glob("**")) == ["after", "before", "during"]
+
+
+def test_node_has_all_that_it_acknowledged_when_it_was_killed_during_puts(
+    mongo_single: MongoSet, open_site: Callable[..., Site]
+) -> None:
+    site = open_site(mongo_single.uri)
+    for life in range(3):
+        thread = when(site, len(site.acknowledged) + 25, site.daemon.kill)
+
+        def put_until_it_is_gone(putter: int, life: int = life) -> None:
+            with contextlib.suppress(AlpyneError):
+                for n in range(1000):
+                    site.put(f"{life}/{putter}/{n}")
+
+        with ThreadPoolExecutor(PUTTERS) as putters:
+            list(putters.map(put_until_it_is_gone, range(PUTTERS)))
+        thread.join()
+        site.daemon.start()
+        site.check_all()
+        for item in site.box.glob("**"):  # whether acknowledged or not: whole
+            assert site.box.get(item.path) == content(item.path)
+
+
+@pytest.mark.slow
+def test_node_keeps_its_memory_bounded_when_an_object_has_2_gib(
+    mongo_single: MongoSet, open_site: Callable[..., Site]
+) -> None:
+    site = open_site(mongo_single.uri)
+    block = os.urandom(4096) * 256  # a server packs it well: the disk is not what is tested
+
+    def blocks() -> Iterator[bytes]:
+        for n in range(2048):
+            yield n.to_bytes(8, "big") + block[8:]
+
+    site.box.put("large", blocks())
+    sent, got = hashlib.sha256(), hashlib.sha256()
+    for one in blocks():
+        sent.update(one)
+    for piece in site.box.stream("large"):
+        got.update(piece)
+    assert got.digest() == sent.digest()
+    status = Path(f"/proc/{site.daemon.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    assert int(line.split()[1]) * 1024 < 200 * MIB
