@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 WITHIN_S = 60.0  # after which a test that hangs is ended
-GRACE_S = 2.0  # for what was cancelled or closed to end
+TURNS = 20  # of the loop, in which what was closed or called late shows its errors
+GRACE_S = 2.0  # for tasks that were cancelled to end
 
 for _part in ("compute", "data", "hostile"):
     pytest.register_assert_rewrite(f"alpyne_grid.tools.contracts.{_part}")
@@ -37,6 +38,8 @@ async def _run(test: Callable[[], Awaitable[None]], within_s: float) -> None:
     loop.set_exception_handler(lambda _, context: unhandled.append(str(context)))
     async with asyncio.timeout(within_s):
         await test()
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
     deadline = loop.time() + GRACE_S
     while _left() and loop.time() < deadline:
         await asyncio.sleep(0.001)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import pickle
 import zipfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
