@@ -41,7 +41,7 @@ def test_plugin_leaves_other_tests_to_pytest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("test", "said"),
     [
-        ("class TestIt:\n within_s = 0.1\n async def test_it(_): await asyncio.sleep(9)", "Timeout"),
+        ("class TestIt:\n within_s = 0\n async def test_it(_): await asyncio.sleep(9)", "Timeout"),
         ("async def test_it(): test_it.kept = asyncio.create_task(asyncio.sleep(60))", "sleep"),
         ("async def test_it(): asyncio.get_running_loop().call_soon(int, 'x')", "invalid literal"),
     ],
