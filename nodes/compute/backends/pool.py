@@ -7,7 +7,7 @@ worker of its kind, or waits for one that is started for it.
 import asyncio
 import shutil
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from alpyne_grid.nodes.compute.backends.assignment import failed
@@ -22,17 +22,16 @@ from alpyne_grid.nodes.compute.backends.base import (
 )
 from alpyne_grid.nodes.compute.backends.cells import CellMaker, Kind
 from alpyne_grid.nodes.compute.backends.launch import folder_tag
+from alpyne_grid.nodes.compute.backends.roster import Roster
 from alpyne_grid.nodes.compute.backends.sampler import Sampler
-from alpyne_grid.nodes.compute.backends.worker_handle import WorkerHandle, WorkerState
+from alpyne_grid.nodes.compute.backends.worker_handle import WorkerHandle
+from alpyne_grid.nodes.compute.backends.worker_state import WorkerState
 
 from alpyne_proto.messages.compute import Cause, JobState
 
 IDLE_MAX_S = 60.0  # an idle worker beyond those that are kept warm
 FAILED_STARTS_MAX = 3  # in a row; then no worker is started ahead of a job
-SPARE_CELLS = 2  # of an account beyond the slots, before an idle one of another kind ends
-CELLS_PER_SLOT = 4  # of all accounts, before an idle one that is not kept warm ends
 MAKING_PATIENCE_S = 10.0  # at the close, for cells that are being made
-_ENDING = (WorkerState.ENDING, WorkerState.GONE)
 TEXT_MAX = 1000  # characters of why no worker could be started
 
 
@@ -54,8 +53,9 @@ class WorkerPool:
         self._setup = setup
         self._maker = maker
         maker.when_lost = self._lost
-        self._workers: set[WorkerHandle] = set()
-        self._making: dict[int, tuple[Kind, asyncio.Task[None]]] = {}
+        self._roster = Roster(setup.slots)
+        self._workers = self._roster.workers
+        self._making = self._roster.making
         self._waiting: dict[Kind, deque[_Waiting]] = {}
         self._warm: dict[Kind, int] = {}
         self._sampler = Sampler(lambda: self._workers)
@@ -160,18 +160,18 @@ class WorkerPool:
     def run(self, task: Task, sink: TaskSink) -> None:
         """Give ``task`` to an idle worker of its kind, or to one that is started for it."""
         kind = Kind(task.execution.account, self._maker.walls(task))
-        idle = next(self._of(kind, WorkerState.IDLE), None)
+        idle = next(self._roster.of(kind, WorkerState.IDLE), None)
         if idle is not None:
             self._give(idle, task, sink)
             return
         waiting = self._waiting.setdefault(kind, deque())
         waiting.append(_Waiting(task, sink))
-        if self._count_starting(kind) < len(waiting):
+        if self._roster.count_starting(kind) < len(waiting):
             self._start_worker(kind)
 
     def cancel(self, execution: Execution) -> None:
         """End the execution's tree; one that still waits for a worker just ends."""
-        worker = self._running(execution)
+        worker = self._roster.running(execution)
         if worker is not None:
             worker.end(_killed("cancelled"))
             return
@@ -191,7 +191,7 @@ class WorkerPool:
         self._set_suspended(execution, suspended=False)
 
     def _set_suspended(self, execution: Execution, *, suspended: bool) -> None:
-        worker = self._running(execution)
+        worker = self._roster.running(execution)
         if worker is not None:
             if suspended:
                 worker.suspend()
@@ -214,7 +214,7 @@ class WorkerPool:
                 self._give(worker, entry.task, entry.sink, held=entry.suspended)
                 return
         warm = self._warm.get(worker.kind, 0)
-        if len(self._workers) > warm and len(list(self._of(worker.kind))) > warm:
+        if len(self._workers) > warm and len(list(self._roster.of(worker.kind))) > warm:
             worker.end_when_idle_for(IDLE_MAX_S)
 
     def worker_gone(self, worker: WorkerHandle, why: str) -> None:
@@ -230,7 +230,7 @@ class WorkerPool:
         if self._closing:
             return
         waiting = self._waiting.get(kind)
-        if waiting and self._count_starting(kind) < len(waiting):
+        if waiting and self._roster.count_starting(kind) < len(waiting):
             self._start_worker(kind)
         for kept in self._warm:
             if kept.account == kind.account:
@@ -259,13 +259,15 @@ class WorkerPool:
         if self._failed_starts >= FAILED_STARTS_MAX:
             return
         warm = self._warm.get(kind, 0)
-        missing = warm - len(list(self._of(kind))) - self._count_making(kind)
-        room = max(warm, self._setup.slots) - self._count_of_account(kind.account)
+        missing = warm - len(list(self._roster.of(kind))) - self._roster.count_making(kind)
+        room = max(warm, self._setup.slots) - self._roster.count_of_account(kind.account)
         for _ in range(min(missing, room)):
             self._start_worker(kind)
 
     def _start_worker(self, kind: Kind) -> None:
-        self._make_room(kind)
+        too_many = self._roster.one_too_many(kind, self._warm)
+        if too_many is not None:
+            too_many.end()
         self._started += 1
         number = self._started
         task = asyncio.get_running_loop().create_task(self._make(kind, number))
@@ -300,53 +302,10 @@ class WorkerPool:
             text = f"the node could not start a worker: {why}"[:TEXT_MAX]
             self._end_soon(entry, failed(Cause.NODE, text))
 
-    def _make_room(self, kind: Kind) -> None:
-        """End an idle worker of another kind where the account, or all, have enough of them."""
-        slots = self._setup.slots
-        idle = [w for w in self._workers if w.state is WorkerState.IDLE and w.kind != kind]
-        not_warm = [w for w in idle if w.kind not in self._warm]
-        if self._count_of_account(kind.account) >= slots + SPARE_CELLS:
-            own = [w for w in (*not_warm, *idle) if w.kind.account == kind.account]
-        elif len(self._workers) + len(self._making) >= slots * CELLS_PER_SLOT + SPARE_CELLS:
-            own = not_warm
-        else:
-            return
-        if own:
-            own[0].end()
-
     def _lost(self, why: str) -> None:
         """React to the loss of what all cells depend on; new ones are made as they are asked."""
         for worker in list(self._workers):
             worker.lose(why)
-
-    # ---- looking ----
-
-    def _of(self, kind: Kind, state: WorkerState | None = None) -> Iterator[WorkerHandle]:
-        """Yield the workers of a kind; those that are about to end only where they are asked."""
-        for worker in self._workers:
-            wanted = worker.state is state or (state is None and worker.state not in _ENDING)
-            if wanted and worker.kind == kind:
-                yield worker
-
-    def _running(self, execution: Execution) -> WorkerHandle | None:
-        for worker in self._workers:
-            if worker.current is not None and worker.current.task.execution == execution:
-                return worker
-        return None
-
-    def _count_making(self, kind: Kind) -> int:
-        return sum(other == kind for other, _ in self._making.values())
-
-    def _count_starting(self, kind: Kind) -> int:
-        return self._count_making(kind) + sum(1 for _ in self._of(kind, WorkerState.STARTING))
-
-    def _count_of_account(self, account: bytes) -> int:
-        """Count the account's workers that are there to stay, and those that are being made."""
-        here = sum(
-            worker.kind.account == account and worker.state not in _ENDING
-            for worker in self._workers
-        )
-        return here + sum(kind.account == account for kind, _ in self._making.values())
 
     def _end_soon(self, entry: _Waiting, end: TaskEnd) -> None:
         """Tell that it ended, once the call at hand has returned."""

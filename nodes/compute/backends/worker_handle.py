@@ -9,7 +9,6 @@ killed, is done without: its cell is then ended by force, off the event loop.
 import asyncio
 import select
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -19,6 +18,7 @@ from alpyne_grid.nodes.compute.backends.cells import Cell, Kind
 from alpyne_grid.nodes.compute.backends.link import FrameLink, OutputPipe, framed
 from alpyne_grid.nodes.compute.backends.results import ResultTooLarge
 from alpyne_grid.nodes.compute.backends.suspension import Suspension
+from alpyne_grid.nodes.compute.backends.worker_state import MOVES, WorkerState
 
 from alpyne_proto import codec
 from alpyne_proto.errors import FrameError
@@ -36,28 +36,6 @@ _END = int(Flags.END)  # an int and a flag meet in five slow steps
 _ENDS = (JobState.DONE, JobState.FAILED, JobState.LIMIT)  # those that a worker may tell
 _SHAPES = (Shape.REQUEST, Shape.RESPONSE)
 _M = TypeVar("_M", bound=Message)
-
-
-class WorkerState(Enum):
-    """Where a worker is in its life."""
-
-    STARTING = "starting"
-    IDLE = "idle"
-    RUNNING = "running"
-    ENDING = "ending"
-    GONE = "gone"
-
-    __hash__ = object.__hash__  # looked up for each job; by name, as an Enum does, is slower
-
-
-_S = WorkerState
-_MOVES = {
-    _S.STARTING: {_S.IDLE, _S.ENDING},
-    _S.IDLE: {_S.RUNNING, _S.ENDING},
-    _S.RUNNING: {_S.IDLE, _S.ENDING},
-    _S.ENDING: {_S.GONE},
-    _S.GONE: set(),
-}
 
 
 class WorkerOwner(Protocol):
@@ -384,7 +362,7 @@ class WorkerHandle:
         current.sink.started(current.task.execution)
 
     def _move(self, to: WorkerState) -> None:
-        if to not in _MOVES[self.state]:
+        if to not in MOVES[self.state]:
             raise AssertionError(f"worker {self._number}: {self.state.name} to {to.name}")
         self.state = to
 

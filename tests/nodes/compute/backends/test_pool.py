@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from alpyne_grid.nodes.compute.backends import pool, sampler, worker_handle
+from alpyne_grid.nodes.compute.backends import pool, roster, sampler, worker_handle
 from alpyne_grid.nodes.compute.backends.assignment import failed
 from alpyne_grid.nodes.compute.backends.base import (
     BackendSetup,
@@ -408,7 +408,7 @@ async def test_idle_workers_of_other_kinds_make_room_when_an_account_has_many(
     tmp_path: Path,
 ) -> None:
     async with playing(tmp_path, slots=1) as play:
-        most = 1 + pool.SPARE_CELLS
+        most = 1 + roster.SPARE_CELLS
         for number in range(1, most + 3):
             await play.done(memory_bytes=number * MIB)
         await play.until(lambda: len(play.pool._workers) == most)
@@ -420,7 +420,7 @@ async def test_idle_workers_of_other_accounts_make_room_when_there_are_many(
     async with playing(tmp_path, slots=1) as play:
         play.pool.warm(ALICE, 1)
         await play.until(lambda: play.maker.cells)
-        most = pool.CELLS_PER_SLOT + pool.SPARE_CELLS
+        most = roster.CELLS_PER_SLOT + roster.SPARE_CELLS
         for number in range(most + 3):
             await play.done(account=bytes([number]) * 32)
         await play.until(lambda: len(play.pool._workers) == most)
