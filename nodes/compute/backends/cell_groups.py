@@ -12,12 +12,21 @@ found, cells have no groups, and limits are sampled. Sources: cgroups(7), the ke
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from alpyne_grid.nodes.compute.backends.cells import Walls
 from alpyne_grid.nodes.compute.backends.cgroups import ControlGroups, Hierarchy, hierarchies
+from alpyne_grid.nodes.compute.backends.group_parents import (
+    LEAF,
+    own_paths,
+    parent_v1,
+    parent_v2,
+    processes_in,
+    write_file,
+)
 
 PREFIX = "alpyne-"
 CPU_PERIOD_US = 100_000  # the kernel's own default
@@ -25,8 +34,7 @@ SUPERVISOR = 1  # process of a cell that is not the job's
 PATIENCE_S = 3.0  # for killed processes to leave their group
 PAUSE_S = 0.002  # between looks
 FREEZE_PATIENCE_S = 2.0
-_ENABLED_V2 = ("memory", "cpu", "pids", "io")  # those that have to be switched on for children
-_OURS = "daemon"  # the leaf into which the daemon goes where its own group is divided
+_TRIED = Walls(memory_bytes=64 << 20, cpus=1, processes=8)
 
 
 class CellGroups:
@@ -41,24 +49,29 @@ class CellGroups:
 
     def open(self) -> None:
         """Find out what can be divided and make the parents; never raises, but may find nothing."""
-        paths = _own_paths(self._proc)
+        paths = own_paths(self._proc)
         for hierarchy in sorted(hierarchies(self._proc), key=lambda one: one.version):
             wanted = [name for name in hierarchy.controllers if name not in self._controllers]
             group = paths.get("" if hierarchy.version == 2 else hierarchy.controllers[0])
             own = hierarchy.folder(group) if group is not None else None
             if own is None or not wanted:
                 continue
-            if hierarchy.version == 2 and own.name == _OURS:
+            if hierarchy.version == 2 and own.name == LEAF:
                 own = own.parent  # this process has divided it before
             with contextlib.suppress(OSError):
                 self._use(hierarchy, own, wanted)
+        for parent in self.parents:
+            try:
+                self._try(parent)
+            except OSError:
+                self._without(parent)
 
     def _use(self, hierarchy: Hierarchy, own: Path, wanted: list[str]) -> None:
         version = hierarchy.version
         parent, has = (
-            _parent_v1(own, self._name, wanted)
+            parent_v1(own, self._name, wanted)
             if version == 1
-            else _parent_v2(hierarchy.mount, own, self._name, wanted)
+            else parent_v2(hierarchy.mount, own, self._name, wanted)
         )
         self._parents[parent] = version
         self._controllers.update((name, (version, parent)) for name in has)
@@ -81,11 +94,31 @@ class CellGroups:
         names = ", ".join(sorted(self._controllers))
         return f"control groups version {' and '.join(map(str, versions))} ({names})"
 
-    def without(self, parent: Path) -> None:
+    def _try(self, parent: Path) -> None:
+        """Do all that is done with a cell, with a process that waits; OSError where it fails."""
+        folders = {c: (v, p / "try") for c, (v, p) in self._controllers.items() if p == parent}
+        group = CellGroup(folders)
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+            try:
+                group.make(_TRIED)
+                group.add(process.pid)
+                if group.can_freeze:
+                    group.freeze()
+                    group.thaw()
+                if group.processes() != [process.pid]:
+                    raise OSError(f"{parent}: the process is not in its group")
+            finally:
+                process.kill()
+                process.wait()
+                group.remove()
+
+    def _without(self, parent: Path) -> None:
         """Use ``parent`` no more: it has turned out to be of no use."""
         self._parents.pop(parent, None)
         for name in [n for n, (_, folder) in self._controllers.items() if folder == parent]:
             del self._controllers[name]
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
     def make(self, name: str, walls: Walls) -> "CellGroup":
         """Make the groups of a cell and set their limits; OSError where that fails."""
@@ -128,25 +161,25 @@ class CellGroup:
     def _limit_memory(self, most: int) -> None:
         version, folder = self._at.get("memory", (0, Path()))
         if version == 1:
-            _write(folder / "memory.limit_in_bytes", str(most))
+            write_file(folder / "memory.limit_in_bytes", str(most))
             with contextlib.suppress(OSError):  # the kernel does not count swap
-                _write(folder / "memory.memsw.limit_in_bytes", str(most))
+                write_file(folder / "memory.memsw.limit_in_bytes", str(most))
         elif version == 2:
-            _write(folder / "memory.max", str(most))
+            write_file(folder / "memory.max", str(most))
             with contextlib.suppress(OSError):  # the machine has no swap
-                _write(folder / "memory.swap.max", "0")
+                write_file(folder / "memory.swap.max", "0")
 
     def _limit_cpu(self, quota_us: int) -> None:
         version, folder = self._at.get("cpu", (0, Path()))
         if version == 1:
-            _write(folder / "cpu.cfs_period_us", str(CPU_PERIOD_US))
-            _write(folder / "cpu.cfs_quota_us", str(quota_us))
+            write_file(folder / "cpu.cfs_period_us", str(CPU_PERIOD_US))
+            write_file(folder / "cpu.cfs_quota_us", str(quota_us))
         elif version == 2:
-            _write(folder / "cpu.max", f"{quota_us} {CPU_PERIOD_US}")
+            write_file(folder / "cpu.max", f"{quota_us} {CPU_PERIOD_US}")
 
     def _write(self, controller: str, file: str, text: str) -> None:
         if controller in self._at:
-            _write(self._at[controller][1] / file, text)
+            write_file(self._at[controller][1] / file, text)
 
     @property
     def counts(self) -> Collection[str]:
@@ -158,11 +191,11 @@ class CellGroup:
     def add(self, pid: int) -> None:
         """Move a process here, with all that it starts from now on; OSError where that fails."""
         for folder in self._folders:
-            _write(folder / "cgroup.procs", str(pid))
+            write_file(folder / "cgroup.procs", str(pid))
 
     def processes(self) -> list[int]:
         """Return the processes inside."""
-        return _processes(self._folders)
+        return processes_in(self._folders)
 
     def kill(self) -> None:
         """Send SIGKILL to all inside, frozen ones too; never raises."""
@@ -172,12 +205,13 @@ class CellGroup:
 
     @property
     def can_freeze(self) -> bool:
+        """Whether the machine can stop them without their notice."""
         return "freezer" in self._at
 
     def freeze(self) -> None:
         """Stop all inside; return when all stand still. Blocks; OSError where they do not."""
         version, folder = self._at["freezer"]
-        _write(folder / _FREEZER[version], _FROZEN[version])
+        write_file(folder / _FREEZER[version], _FROZEN[version])
         deadline = time.monotonic() + FREEZE_PATIENCE_S
         while not _is_frozen(version, folder):
             if time.monotonic() > deadline:
@@ -189,7 +223,7 @@ class CellGroup:
         """Let all inside run again; returns at once. OSError where that fails."""
         if self.can_freeze:
             version, folder = self._at["freezer"]
-            _write(folder / _FREEZER[version], _THAWED[version])
+            write_file(folder / _FREEZER[version], _THAWED[version])
 
     # ---- the end ----
 
@@ -214,7 +248,7 @@ def reap_groups(parents: Iterable[Path]) -> int:
         if not parent.name.startswith(PREFIX) or not parent.is_dir():
             continue
         cells = [folder for folder in parent.iterdir() if folder.is_dir()]
-        ended.update(_processes(cells))
+        ended.update(processes_in(cells))
         kill_groups(cells)
         remove_groups([*cells, parent])
     return len(ended)
@@ -224,14 +258,14 @@ def kill_groups(folders: Iterable[Path]) -> None:
     """Send SIGKILL to all processes in groups, and let them run so that it can take effect."""
     for folder in folders:
         try:
-            _write(folder / "cgroup.kill", "1")  # version 2, since Linux 5.14
+            write_file(folder / "cgroup.kill", "1")  # version 2, since Linux 5.14
         except OSError:
-            for pid in _processes([folder]):
+            for pid in processes_in([folder]):
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
         for version in (1, 2):
             with contextlib.suppress(OSError):
-                _write(folder / _FREEZER[version], _THAWED[version])
+                write_file(folder / _FREEZER[version], _THAWED[version])
 
 
 def remove_groups(folders: Iterable[Path]) -> bool:
@@ -256,101 +290,7 @@ def remove_groups(folders: Iterable[Path]) -> bool:
     return True
 
 
-# ---- which group may be divided ----
-
-
-def _parent_v1(own: Path, name: str, wanted: list[str]) -> tuple[Path, list[str]]:
-    """Make the parent below the daemon's own group, so that its limits hold for the cells too."""
-    parent = own / name
-    parent.mkdir(exist_ok=True)
-    if not os.access(parent / "cgroup.procs", os.W_OK):
-        raise PermissionError(f"{parent}: its processes cannot be set")
-    return parent, wanted
-
-
-def _parent_v2(mount: Path, own: Path, name: str, wanted: list[str]) -> tuple[Path, list[str]]:
-    """Make the parent where most of ``wanted`` can be switched on; the nearest such place."""
-    best: tuple[int, Path] | None = None
-    for folder in (own, *own.parents):
-        if not folder.is_relative_to(mount):
-            break
-        if os.access(folder, os.W_OK) and os.access(folder / "cgroup.procs", os.W_OK):
-            _switch_on(folder, is_own=folder == own)
-            count = len(_switched_on(folder) & set(wanted))
-            if best is None or count > best[0]:
-                best = count, folder
-    if best is None:
-        raise PermissionError(f"{own}: neither it nor a group above it may be divided")
-    parent = best[1] / name
-    parent.mkdir(exist_ok=True)
-    _switch_on(parent, is_own=False)
-    on = _switched_on(parent)
-    return parent, [one for one in wanted if one in ("cpuacct", "freezer") or one in on]
-
-
-def _switch_on(folder: Path, *, is_own: bool) -> None:
-    """Give the children of a group the controllers that it has, as far as that is allowed.
-
-    A group with processes cannot give any, so the daemon moves into a leaf where it is alone there.
-    """
-    missing = _named(folder / "cgroup.controllers") - _switched_on(folder)
-    missing &= set(_ENABLED_V2)
-    if missing and is_own and _processes([folder]) == [os.getpid()]:
-        with contextlib.suppress(OSError):
-            (folder / _OURS).mkdir(exist_ok=True)
-            _write(folder / _OURS / "cgroup.procs", str(os.getpid()))
-    for name in missing:
-        with contextlib.suppress(OSError):
-            _write(folder / "cgroup.subtree_control", f"+{name}")
-
-
-def _switched_on(folder: Path) -> set[str]:
-    return _named(folder / "cgroup.subtree_control")
-
-
-def _named(path: Path) -> set[str]:
-    try:
-        return set(path.read_text().split())
-    except OSError:
-        return set()
-
-
-def _own_paths(proc: Path) -> dict[str, str]:
-    """Return the daemon's own group by controller, "" for version 2."""
-    paths: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in (proc / "self/cgroup").read_text().splitlines():
-            _, names, path = line.split(":", 2)
-            paths.update(dict.fromkeys(names.split(","), path))
-    if "blkio" in paths:
-        paths["io"] = paths["blkio"]
-    return paths
-
-
-# ---- files ----
-
-
-def _processes(folders: Iterable[Path]) -> list[int]:
-    found: dict[int, None] = {}
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            found.update(dict.fromkeys(map(int, (folder / "cgroup.procs").read_text().split())))
-    return list(found)
-
-
 def _is_frozen(version: int, folder: Path) -> bool:
     if version == 1:
         return (folder / _FREEZER[1]).read_text().strip() == _FROZEN[1]
     return "frozen 1" in (folder / "cgroup.events").read_text().splitlines()
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a control file; OSError names the file, which the kernel's own errors do not."""
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(file, text.encode())
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise OSError(error.errno, f"{path}: {error.strerror}") from None

@@ -103,6 +103,13 @@ class Gauge:
             self._last = self._parse(os.pread(self._file, _READ, 0))
         return self._last
 
+    def read_both(self, other: "Gauge") -> tuple[int, int]:
+        """Read this value and that of a gauge of the same file at once."""
+        with contextlib.suppress(OSError, ValueError):
+            data = os.pread(self._file, _READ, 0)
+            self._last, other._last = self._parse(data), other._parse(data)
+        return self._last, other._last
+
     def reset(self) -> bool:
         """Have a peak begin anew; False where the kernel or the rights do not allow it.
 
@@ -173,6 +180,11 @@ class ControlGroups:
         """Read one value by its name in ``GroupReading``; None where the machine has it not."""
         gauge = self._gauges.get(name)
         return gauge.read() if gauge is not None else None
+
+    def disk_traffic(self) -> tuple[int, int]:
+        """Read ``read_bytes`` and ``written_bytes``; 0 where the machine has them not."""
+        read, written = self._gauges.get("read_bytes"), self._gauges.get("written_bytes")
+        return read.read_both(written) if read is not None and written is not None else (0, 0)
 
     def reset_peak(self) -> bool:
         """Have ``peak_bytes`` begin anew; False where that cannot be, and it stays shared.

@@ -28,7 +28,8 @@ from alpyne_grid.nodes.compute.backends.cell_groups import CellGroup, CellGroups
 from alpyne_grid.nodes.compute.backends.cells import Cell, Kind, Walls
 from alpyne_grid.nodes.compute.backends.launch import folder_tag
 from alpyne_grid.nodes.compute.backends.plain_cells import reap_marked
-from alpyne_grid.nodes.compute.backends.sandbox_cell import Brought, SandboxCell
+from alpyne_grid.nodes.compute.backends.sandbox_cell import SandboxCell
+from alpyne_grid.nodes.compute.backends.sandbox_files import Brought
 from alpyne_grid.nodes.compute.backends.sandbox_start import (
     Recipe,
     Start,
@@ -64,6 +65,7 @@ class SandboxCells:
         self.networks = _networks(setup.options.get("network", ()))
         self._defaults = read_defaults(setup.options)
         self._folder = setup.folder
+        self._state = setup.folder.parent  # beside its own folder lies what no job may see
         self._boot = setup.boot_id.hex()[:8]
         self._groups = CellGroups("")  # none, until ``start``
         self._recipe: Recipe | None = None
@@ -89,11 +91,13 @@ class SandboxCells:
         return "kernel" if "freezer" in self._groups.controllers else "signals"
 
     def walls(self, task: Task | None) -> Walls:
-        """Return what ``task`` asks for, or else the defaults; 0 for what no kernel keeps here."""
+        """Return what ``task`` asks for, or else the defaults; 0 for what need not be kept here."""
         has, defaults = self._groups.controllers, self._defaults
         memory = (task.memory_bytes if task is not None else 0) or defaults.memory_bytes
+        # Where it is sampled, the walls need not keep workers apart, but for a default.
+        kept = memory and ("memory" in has or defaults.memory_bytes)
         return Walls(
-            max(memory, MEMORY_LEAST) if memory and "memory" in has else 0,
+            max(memory, MEMORY_LEAST) if kept else 0,
             (task.cpus if task is not None else 1) if "cpu" in has else 0,
             (task.processes if task is not None else 0) or defaults.processes,
             (task.disk_bytes if task is not None else 0) or defaults.disk_bytes,
@@ -114,18 +118,20 @@ class SandboxCells:
     async def start(self) -> None:
         """Find out what the machine gives, and make one sandbox for a try; OSError with advice."""
         await asyncio.to_thread(shutil.rmtree, self._cells, ignore_errors=True)
-        self._make_cells()
-        self._prepare(folder_tag(self._folder), self._folder / "etc")
-        parents = "".join(f"{parent}\n" for parent in self._groups.parents)
-        write_durably(self._parents_file, parents.encode())
-        await self._try()
+        try:
+            await self._prepare(folder_tag(self._folder))
+            parents = "".join(f"{parent}\n" for parent in self._groups.parents)
+            write_durably(self._parents_file, parents.encode())
+            await self._try()
+        except BaseException:
+            await self.close()
+            raise
 
     async def check(self) -> str:
         """Say what ``start`` would find; OSError with advice where it would fail."""
         cells, self._folder = self._folder, self._folder / f"check-{secrets.token_hex(4)}"
         try:
-            self._make_cells()
-            self._prepare(f"check-{secrets.token_hex(4)}", self._folder / "etc")
+            await self._prepare(f"check-{secrets.token_hex(4)}")
             await self._try()
             words = ", ".join(f"{name} {how}" for name, how in sorted(self.limits.items()))
             return (
@@ -150,12 +156,7 @@ class SandboxCells:
                 self._recipe.stage.close()
             self._recipe = None
 
-    def _make_cells(self) -> None:
-        self._cells.mkdir(mode=0o700, parents=True)
-        if _is_root():
-            self._cells.chmod(0o711)  # the user of a cell goes through it, inside of the stage
-
-    def _prepare(self, tag: str, etc: Path) -> None:
+    async def _prepare(self, tag: str) -> None:
         machine = platform.machine()
         if not seccomp.supports(machine):
             raise OSError(
@@ -163,14 +164,19 @@ class SandboxCells:
                 "docker back end there, or start the node with --level 0 for owners you trust"
             )
         program = bubblewrap.find_program()
-        # Its own folder lies in the state folder, beside what no job may see.
-        view = make_view(etc, self._folder.parent)
-        stage = Stage([*(path for path, _ in view.binds), str(self._cells)]) if _is_root() else None
+        self._cells.mkdir(mode=0o700, parents=True)
+        if _is_root():
+            self._cells.chmod(0o711)  # the user of a cell goes through it, inside of the stage
+        view = make_view(self._folder / "etc", self._state)
+        stage = None
+        if _is_root():
+            seen = [*(path for path, _ in view.binds), str(self._cells)]
+            stage = await asyncio.to_thread(Stage, seen)
         self._groups = CellGroups(tag)
-        self._groups.open()
-        counted = "memory" in self._groups.controllers
-        code = seccomp.filter_program(machine, memory_is_counted=counted)
-        self._recipe = Recipe(program, view, code, stage, "pids" in self._groups.controllers)
+        await asyncio.to_thread(self._groups.open)
+        has = self._groups.controllers
+        code = seccomp.filter_program(machine, memory_is_counted="memory" in has)
+        self._recipe = Recipe(program, view, code, stage, "pids" in has)
 
     async def _try(self) -> None:
         """Make one cell and see its interpreter run; OSError with advice where it does not."""

@@ -9,10 +9,8 @@ all others, and bubblewrap ends only when all are gone.
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -23,15 +21,13 @@ from alpyne_grid.nodes.compute.backends.cell_groups import PAUSE_S, CellGroup
 from alpyne_grid.nodes.compute.backends.cells import NOT_METERED, Metered, Walls
 from alpyne_grid.nodes.compute.backends.cgroups import ControlGroups
 from alpyne_grid.nodes.compute.backends.plain_cells import tree_held_bytes
+from alpyne_grid.nodes.compute.backends.sandbox_files import Brought, Room
 from alpyne_grid.nodes.compute.backends.sandbox_start import Start
 from alpyne_grid.nodes.compute.backends.tree_freezer import TreeFreezer
 from alpyne_grid.nodes.compute.worker import tree
 
 from alpyne_proto.messages.compute import Cause, JobState
 
-BROUGHT_MAX = 4  # files in a cell at a time: a program and a bundle, and those of the job before
-BYTES_PER_FILE = 4096  # of scratch: so many files as pages; each costs the kernel about 1 KiB
-FILES_LEAST = 64
 END_PATIENCE_S = 3.0  # for killed processes to be gone
 
 
@@ -45,7 +41,7 @@ class SandboxCell:
         supervisor: int,
         walls: Walls,
         group: CellGroup,
-        brought: "Brought",
+        brought: Brought,
         clear_away: Callable[[Callable[[], object]], None],
     ) -> None:
         """Take over what was started.
@@ -63,10 +59,12 @@ class SandboxCell:
         self._brought = brought
         self._clear_away = clear_away
         self._leftovers: tree.Leftovers | None = None
-        self._scratch = _Room(walls.disk_bytes)
-        self._shared = _Room(0)
+        self._scratch = Room(walls.disk_bytes)
+        self._shared = Room(0)
         self._freezer = TreeFreezer(supervisor, started.process.pid)
         self._jobs = 0
+        # Before the first job; a job that adds to them is the cell's last.
+        self._oom_kills = self._refused = 0
         self._peak_is_shared = False
         self._before = _Counters()
         self._last = _Counters()
@@ -95,10 +93,10 @@ class SandboxCell:
     def overrun(self) -> TaskEnd | None:
         """Return the verdict over the limit that the kernel, or a look at the scratch, has hit."""
         gauges = self._group.gauges
-        if (gauges.value("oom_kills") or 0) > self._before.oom_kills:
+        if (gauges.value("oom_kills") or 0) > self._oom_kills:
             return self._out_of_memory()
         walls = self._walls
-        if (gauges.value("processes_refused") or 0) > self._before.refused or self._is_crowded():
+        if (gauges.value("processes_refused") or 0) > self._refused or self._is_crowded():
             text = f"the job wanted more than {walls.processes} processes and threads at once"
             return TaskEnd(JobState.LIMIT, Cause.PROCESSES, text)
         why = self._scratch.why_full()
@@ -149,7 +147,10 @@ class SandboxCell:
         self._leftovers = leftovers = tree.Leftovers(self.supervisor, found[0] if found else 0)
         self._scratch.open(self.supervisor, SCRATCH)
         self._shared.open(self.supervisor, SHARED)
-        self._last = _Counters.of(self._group.gauges)
+        gauges = self._group.gauges
+        self._last = _Counters.of(gauges)
+        self._oom_kills = gauges.value("oom_kills") or 0
+        self._refused = gauges.value("processes_refused") or 0
         return lambda: leftovers.any() or self._shared.is_used()
 
     # ---- suspending ----
@@ -221,99 +222,12 @@ def _threads(pid: int) -> int:
 
 
 class _Counters(NamedTuple):
-    """What a cell's group counted up to a moment."""
+    """What a cell's group had counted at the end of a job."""
 
-    oom_kills: int = 0
-    refused: int = 0
     cpu_ms: int = 0
     read_bytes: int = 0
     written_bytes: int = 0
 
     @classmethod
     def of(cls, gauges: ControlGroups) -> "_Counters":
-        names = ("oom_kills", "processes_refused", "cpu_ms", "read_bytes", "written_bytes")
-        return cls(*(gauges.value(name) or 0 for name in names))
-
-
-class _Room:
-    """A file system of limited size inside, seen from outside."""
-
-    def __init__(self, size_bytes: int) -> None:
-        """``size_bytes``: as it was made."""
-        self._size = size_bytes
-        self._files_most = max(FILES_LEAST, size_bytes // BYTES_PER_FILE)
-        self._at = -1
-        self._files_before = 0
-
-    def open(self, supervisor: int, folder: str) -> None:
-        """Take hold of it; where that is not allowed, it is never said to be full."""
-        with contextlib.suppress(OSError):
-            path = f"/proc/{supervisor}/root{folder}"
-            self._at = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._files_before = self._files()
-
-    def why_full(self) -> str:
-        """Return why nothing more can or may be written there; empty where it can."""
-        if self._at < 0:
-            return ""
-        about = os.fstatvfs(self._at)
-        if about.f_bfree == 0:
-            return f"the files of the job filled its scratch of {self._size} bytes"
-        files = about.f_files - about.f_ffree - self._files_before
-        if files > self._files_most:
-            return f"the job made {files} files, at most {self._files_most} may be in its scratch"
-        return ""
-
-    def is_used(self) -> bool:
-        """Say whether it holds more files than at first."""
-        return self._at >= 0 and self._files() > self._files_before
-
-    def _files(self) -> int:
-        about = os.fstatvfs(self._at)
-        return about.f_files - about.f_ffree
-
-    def close(self) -> None:
-        """Let go of it."""
-        if self._at >= 0:
-            os.close(self._at)
-            self._at = -1
-
-
-class Brought:
-    """A cell's own folder outside: the files of the node that its jobs may read."""
-
-    def __init__(self, folder: Path, user: int) -> None:
-        """``user``: who reads them."""
-        self._folder = folder
-        self._user = user
-        self._names: OrderedDict[tuple[str, int, int], str] = OrderedDict()
-        self._count = 0
-
-    def name(self, file: Path) -> str:
-        """Return the file's name here, having linked or copied it. OSError where that fails."""
-        about = file.stat()
-        key = (str(file), about.st_ino, about.st_mtime_ns)
-        name = self._names.get(key)
-        if name is not None:
-            self._names.move_to_end(key)
-            return name
-        self._count += 1
-        name = self._names[key] = f"{self._count}{file.suffix}"
-        self._put(file, self._folder / name)
-        while len(self._names) > BROUGHT_MAX:
-            _, old = self._names.popitem(last=False)
-            (self._folder / old).unlink(missing_ok=True)
-        return name
-
-    def _put(self, file: Path, target: Path) -> None:
-        if self._user == os.geteuid():
-            with contextlib.suppress(OSError):  # another file system, or one without links
-                os.link(file, target)
-                return
-        shutil.copyfile(file, target)
-        target.chmod(0o400)
-        os.chown(target, self._user, -1)
-
-    def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        return cls(gauges.value("cpu_ms") or 0, *gauges.disk_traffic())
