@@ -1,7 +1,7 @@
 """The same small call through each back end: warm, and the first one of a fresh node."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 from alpyne_grid.manager import AsyncManager, Manager
@@ -9,23 +9,32 @@ from alpyne_grid.tools.bench.calls import TURN, WARM_CALLS, Kind, awaited_calls,
 from alpyne_grid.tools.bench.figures import Figure, Series, Unit
 from alpyne_grid.tools.bench.parts import PartMissing
 from alpyne_grid.tools.bench.setting import SLOTS, Setting
-from alpyne_grid.tools.bench.work import nothing
 from alpyne_grid.tools.cluster import LocalCluster
 
 P50_ABOVE_PROCESS_S = 0.001
 PROCESS, BUBBLEWRAP, DOCKER = "process", "process, level 1", "docker"
 
 
+def nothing() -> Callable[[object], object]:
+    """Return a function that travels by value: nothing of ours is installed in an image."""
+
+    def given(value: object = None) -> object:
+        return value
+
+    return given
+
+
 def measure_warm(setting: Setting) -> list[Figure]:
     """Measure calls one after the other, in turns on nodes with each back end."""
     back_ends = _back_ends(setting)
     kinds = {name: Kind(f"call through {name}") for name in back_ends}
+    function = nothing()
     with setting.cluster("backends") as cluster, asyncio.Runner() as runner:
         grids = runner.run(_all_connected(cluster, back_ends))
 
         def in_turn(turn: int) -> None:
             for name, grid in grids.items():
-                kinds[name].samples += runner.run(awaited_calls(grid, turn))
+                kinds[name].samples += runner.run(awaited_calls(grid, turn, function))
 
         in_turn(WARM_CALLS)
         for kind in kinds.values():
@@ -64,7 +73,7 @@ def measure_first(setting: Setting) -> list[Figure]:
                 node = cluster.start("compute", "--slots", str(SLOTS), *options)
                 with Manager.connect([node.address], home=cluster.home) as grid:
                     begun = perf_counter()
-                    grid.submit(nothing, run).result()
+                    grid.submit(nothing(), run).result()
                     series[name].values.append(perf_counter() - begun)
     docker = series.pop(DOCKER)
     name = "first call of a fresh node through Docker: container created, result back"

@@ -84,12 +84,14 @@ async def connected(address: str, home: Path) -> AsyncManager:
     return await AsyncManager.connect([address], home=home)
 
 
-async def awaited_calls(grid: AsyncManager, count: int) -> list[float]:
+async def awaited_calls(
+    grid: AsyncManager, count: int, function: Callable[[object], object] = nothing
+) -> list[float]:
     """Return the seconds of calls, one after the other."""
     samples = []
     for number in range(count):
         begun = perf_counter()
-        await grid.submit(nothing, number)
+        await grid.submit(function, number)
         samples.append(perf_counter() - begun)
     return samples
 
