@@ -22,6 +22,7 @@ from alpyne_proto.messages.compute import Cause, JobState
 
 FILES_KEPT = 8  # brought into a cell and not asked for since; links, which take no room
 END_S = 15.0  # for the launcher to end a container
+HANG_UP_S = 4.0  # for a supervisor whose connection is closed; its own patience is 2 s
 _EXECUTION_SEGMENTS = 2  # of a folder's path that tell two executions apart
 
 LOST = (
@@ -67,6 +68,7 @@ class DockerCell:
         self._exited = select.poll()
         self._exited.register(self._process, select.POLLIN)
         self._begun = self._groups.read()
+        self._losses = link.engine_losses
         self._peak_is_new = False
         self._leftovers: tree.Leftovers | None = None
         self._brought: OrderedDict[Path, str] = OrderedDict()
@@ -105,6 +107,7 @@ class DockerCell:
         """Note all counters, and have the peak begin anew where the rights allow it."""
         self._peak_is_new = self._groups.reset_peak()
         self._begun = self._groups.read()
+        self._losses = self._link.engine_losses
 
     def held_bytes(self, most: int) -> int:
         """Return what the kernel counts: pages, files in scratch, caches."""
@@ -117,6 +120,9 @@ class DockerCell:
             return self._out_of_memory(now)
         if self._verdict is not None:
             return self._verdict
+        if self._link.engine_losses != self._losses and self.has_exited():
+            # The engine, back again, ended what it found; the interpreter perhaps first.
+            return failed(Cause.NODE, LOST)
         if (now.processes_refused or 0) > (begun.processes_refused or 0):
             text = f"the job and its processes were more than {walls.processes}, threads included"
             return TaskEnd(JobState.LIMIT, Cause.PROCESSES, text)
@@ -184,7 +190,7 @@ class DockerCell:
             self._judge(alone=bool(done.value["alone"]), memory=bool(done.value["memory"]))
         except (OSError, TimeoutError):
             self._judge(alone=True, memory=False)
-            self.control.close()
+            await self._hang_up()
         left = 0 if self.has_exited() else sum(map(tree.is_alive, inside)) + 1
         return tree.Receipt(max(0, len(inside) - left), left)
 
@@ -199,6 +205,12 @@ class DockerCell:
             os.close(descriptor)
         self._disks = []
         self._remove()
+
+    async def _hang_up(self) -> None:
+        """Close the connection to the supervisor, which then ends its tree and itself."""
+        with contextlib.suppress(OSError):  # it has ended already
+            self.control.shutdown(socket.SHUT_RDWR)
+        await asyncio.to_thread(select.select, [self._process], [], [], HANG_UP_S)
 
     def let_go(self) -> None:
         """Drop a cell that no worker handle has taken over."""

@@ -25,6 +25,7 @@ from alpyne_grid.nodes.compute.backends.containers.link import (
 )
 from alpyne_grid.nodes.compute.backends.containers.runtime import install_runtime
 from alpyne_grid.nodes.compute.backends.containers.settings import Settings, read_settings
+from alpyne_grid.nodes.compute.backends.containers.verbs import ENGINE_BACK
 from alpyne_grid.nodes.compute.backends.launch import folder_tag
 
 ENGINE_PATIENCE_S = 30.0  # that a job waits for an engine to be back
@@ -93,7 +94,11 @@ class DockerCells:
 
     async def start(self) -> None:
         """Look at the engine, the images and the networks; OSError where one is missing."""
-        await self._look()
+        try:
+            await self._look()
+        except OSError:
+            await self.close()  # nobody closes what did not start
+            raise
 
     async def check(self) -> str:
         """Say what engine and images there are, leaving nothing; OSError as ``start``."""
@@ -180,7 +185,9 @@ class DockerCells:
         return seen
 
     async def _order(self, number: int, mark: str, walls: Walls) -> DockerCell:
-        link = await self._opened()
+        link = self._link
+        if link is None:
+            raise OSError(LAUNCHER_LOST)
         try:
             async with asyncio.timeout(ENGINE_PATIENCE_S):
                 done = await self._ask_patiently(link, number, mark, walls)
@@ -232,7 +239,7 @@ class DockerCells:
             made.result().let_go()
 
     def _on_event(self, name: str) -> None:
-        if name == "engine-back":
+        if name == ENGINE_BACK:
             self._engine_is_there.set()
         else:
             self._engine_is_there.clear()

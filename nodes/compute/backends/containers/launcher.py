@@ -108,14 +108,14 @@ class Launcher:
                 engine.listen(containers.label)
             if self._closed.is_set():
                 return
-            self._send(verbs.event_packet(verbs.Event("engine-lost")))
+            self._send(verbs.event_packet(verbs.Event(verbs.ENGINE_LOST)))
             while not self._closed.wait(RETRY_S):
                 try:
                     engine.connect()
                     containers.reap()
                 except (EngineLost, EngineFailed):
                     continue
-                self._send(verbs.event_packet(verbs.Event("engine-back")))
+                self._send(verbs.event_packet(verbs.Event(verbs.ENGINE_BACK)))
                 break
 
 

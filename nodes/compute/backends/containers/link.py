@@ -36,6 +36,7 @@ class LauncherLink:
 
     def __init__(self, on_event: Callable[[str], None], on_lost: Callable[[], None]) -> None:
         """``on_event`` gets one of ``verbs.EVENTS``; ``on_lost`` is called once, when it ended."""
+        self.engine_losses = 0  # times that the engine went away
         self._on_event = on_event
         self._on_lost = on_lost
         self._end: socket.socket | None = None
@@ -122,6 +123,7 @@ class LauncherLink:
 
     def _take(self, report: verbs.Answer | verbs.Event, descriptors: list[int]) -> None:
         if isinstance(report, verbs.Event):
+            self.engine_losses += report.name == verbs.ENGINE_LOST
             self._on_event(report.name)
             return
         future = self._asked.pop(report.id, None)

@@ -137,7 +137,7 @@ class Event(NamedTuple):
     name: str  # one of EVENTS
 
 
-EVENTS = ("engine-lost", "engine-back")
+ENGINE_LOST, ENGINE_BACK = EVENTS = ("engine-lost", "engine-back")
 KINDS = ("engine", "refused", "failed")
 
 

@@ -1,7 +1,6 @@
 """The contract of compute back ends, on containers of a real engine."""
 
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
