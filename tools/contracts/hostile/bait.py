@@ -135,21 +135,22 @@ async def _listeners() -> AsyncIterator[dict[str, int]]:
         writer.close()
 
     loop = asyncio.get_running_loop()
+    server_6: asyncio.Server | None = None
     server = await asyncio.start_server(answer, "0.0.0.0", 0)
-    server_6 = await asyncio.start_server(answer, "::1", 0)
+    with contextlib.suppress(OSError):  # not every machine has IPv6
+        server_6 = await asyncio.start_server(answer, "::1", 0)
     datagrams, _ = await loop.create_datagram_endpoint(_Echo, ("127.0.0.1", 0))
     try:
         yield {
             "port": server.sockets[0].getsockname()[1],
-            "port_6": server_6.sockets[0].getsockname()[1],
+            "port_6": server_6.sockets[0].getsockname()[1] if server_6 else 9,
             "datagram_port": datagrams.get_extra_info("sockname")[1],
         }
     finally:
-        server.close()
-        server_6.close()
         datagrams.close()
-        await server.wait_closed()
-        await server_6.wait_closed()
+        for each in filter(None, (server, server_6)):
+            each.close()
+            await each.wait_closed()
 
 
 class _Echo(asyncio.DatagramProtocol):

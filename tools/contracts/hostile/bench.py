@@ -1,10 +1,10 @@
 """What the hostile parts share: a bench with bait beside it, and a look at what is left behind."""
 
 import asyncio
+import contextlib
 import re
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -26,7 +26,7 @@ class HostileBench(BackendBench):
     within_s = 110.0  # machines that run tests are busy
     engine_sockets: tuple[str, ...] = ()
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def hostile(self, folder: Path, limit: str = "") -> AsyncIterator[Bench]:
         """Yield a bench that leaves nothing behind; skip where the machine cannot keep a limit."""
         async with self.bench(folder) as bench:
@@ -56,12 +56,7 @@ class HostileBench(BackendBench):
             for line in Path("/proc/self/mountinfo").read_text().splitlines()
             if str(folder) in line
         ]
-        children = [
-            f"{child.pid}: {child.name()}"
-            for child in psutil.Process().children(recursive=True)
-            if str(folder) in " ".join(child.cmdline())
-        ]
-        return files + mounts + children
+        return files + mounts + _children_of(folder)
 
     def token(self) -> str:
         """Return a number of seconds that nobody else sleeps."""
@@ -70,3 +65,12 @@ class HostileBench(BackendBench):
     def named(self, token: str) -> list[int]:
         """Return the machine's processes with a token on their command lines."""
         return named(token)
+
+
+def _children_of(folder: Path) -> list[str]:
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if str(folder) in " ".join(child.cmdline()):
+                found.append(f"{child.pid}: {child.name()}")
+    return found

@@ -4,6 +4,7 @@ That is no defect of level 0, which serves only owners whom the node's administr
 shows that the attacks work, so that a level which denies them has really denied something.
 """
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ class WhatLevelZeroLetsThrough(ProbingBench):
         async with laid_out(tmp_path / "state") as bait:
             async with self.hostile(tmp_path / "state") as bench:
                 run = await bench.call(try_all, AS_THE_USER, bait)
-            expected = _outside(AS_THE_USER, bait)
+            expected = await asyncio.to_thread(_outside, AS_THE_USER, bait)
         outcomes: Outcomes = run.value()
         assert [found for found in outcomes.values() if found[0] == "broken"] == []
         assert {name: how for name, (how, _) in outcomes.items()} == {

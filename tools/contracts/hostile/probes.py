@@ -61,7 +61,7 @@ PROBES = (
     Probe("the kernel's memory and messages", files.kernel, "as the user"),
     # ---- the network ----
     Probe("a connection to loopback", network.loopback),
-    Probe("a connection to loopback by IPv6", network.loopback_6),
+    Probe("a connection to loopback by IPv6", network.loopback_6, "as the user"),
     Probe("a datagram to loopback", network.datagram),
     Probe("a connection to the machine's own address", network.own_address),
     Probe("a connection to the metadata address", network.metadata, "never"),
