@@ -1,5 +1,6 @@
-"""What CI accepts: a skipped test that the list does not name fails it."""
+"""What CI accepts: no skip that the list does not name, no part that is missing."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,38 @@ def test_ci_fails_on_a_skip_that_is_not_listed(
     )
     assert done.returncode == code
     assert said in done.stdout + done.stderr
+
+
+FAKE = """\
+import os, sys
+with open("calls", "a") as calls:
+    print(*sys.argv[1:3], os.environ.get("ALPYNE_REQUIRE_PARTS", ""), file=calls)
+sys.exit(sys.argv[1:3] == {fails})
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails", "calls"),
+    [
+        (["parts"], ["check", "parts", "parts --stop"]),
+        (["test", "-q"], ["check", "parts", "test -q 1", "parts --stop"]),
+        (["check"], ["check"]),
+    ],
+)
+def test_ci_ends_the_parts_and_fails_when_a_step_fails(
+    tmp_path: Path, fails: list[str], calls: list[str]
+) -> None:
+    shutil.copytree(SCRIPT.parent, tmp_path / ".ci")
+    script = (tmp_path / ".ci" / "run").read_text()
+    # The arguments of CI come behind the report's, which are not of interest here.
+    (tmp_path / ".ci" / "run").write_text(script.replace("--junitxml=.reports/junit.xml ", ""))
+    (tmp_path / "dev").write_text(FAKE.format(fails=fails))
+    done = subprocess.run(
+        ["bash", tmp_path / ".ci" / "run", "-q"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = (tmp_path / "calls").read_text().splitlines()
+    assert [line.strip() for line in lines] == calls
