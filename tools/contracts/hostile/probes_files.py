@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
 from typing import Any
 
 Bait = dict[str, Any]
@@ -90,7 +89,7 @@ def key_by_path(bait: Bait) -> str:
 
 def key_by_search(bait: Bait) -> list[str]:
     """Look for the daemon's state folder everywhere."""
-    return list(_search(lambda name: bait["token"] in name))
+    return _search(bait["token"], [bait["state"]])
 
 
 def key_behind_link(bait: Bait) -> str:
@@ -117,20 +116,24 @@ def neighbour_by_path(bait: Bait) -> list[str]:
 
 def neighbour_by_search(bait: Bait) -> list[str]:
     """Look for them everywhere."""
-    return list(_search(lambda name: bait["neighbours_token"] in name))
+    folders = [os.path.dirname(path) for path in bait["neighbours_files"]]
+    return _search(bait["neighbours_token"], folders)
 
 
-def _search(wanted: Callable[[str], bool]) -> Iterator[str]:
+def _search(token: str, likely: list[str]) -> list[str]:
+    """Return the first name with the token: in the likely folders, then anywhere."""
     left = ENTRIES_MAX
-    for folder, folders, names in os.walk("/"):
-        if folder == "/":
-            # What a job could have written first, what nobody writes into last.
-            first = ("tmp", "dev", "var", "run", "home", "root")
-            folders[:] = sorted(set(folders) - {"proc", "sys"}, key=lambda name: name not in first)
-        yield from (os.path.join(folder, name) for name in (*folders, *names) if wanted(name))
-        left -= len(folders) + len(names)
-        if left < 0:
-            return
+    for top in (*likely, "/"):
+        for folder, folders, names in os.walk(top):
+            if folder == "/":  # what a job could have written first, what nobody writes into last
+                first = ("tmp", "dev", "var", "run", "home", "root")
+                kept = set(folders) - {"proc", "sys"}
+                folders[:] = sorted(kept, key=lambda name: name not in first)
+            found = [os.path.join(folder, name) for name in (*folders, *names) if token in name]
+            left -= len(folders) + len(names)
+            if found or left < 0:
+                return found
+    return []
 
 
 def daemon_environment(bait: Bait) -> list[str]:
