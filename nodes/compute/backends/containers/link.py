@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from alpyne_grid.nodes.compute.backends.containers import verbs
+from alpyne_grid.nodes.compute.backends.containers.rendezvous import receive
 
 END_S = 30.0  # for a launcher to end all containers, which it does several at once
 _MODULE = "alpyne_grid.nodes.compute.backends.containers.launcher"
@@ -109,9 +110,7 @@ class LauncherLink:
     def _readable(self) -> None:
         assert self._end is not None, "it is read while it is open"
         try:
-            packet, descriptors, _, _ = socket.recv_fds(
-                self._end, verbs.PACKET_MAX, len(verbs.HANDED), socket.MSG_CMSG_CLOEXEC
-            )
+            packet, descriptors = receive(self._end, verbs.PACKET_MAX, len(verbs.HANDED))
         except BlockingIOError:
             return
         except OSError:
@@ -119,7 +118,7 @@ class LauncherLink:
         if not packet:
             self._lose()
             return
-        self._take(verbs.parse_report(packet), list(descriptors))
+        self._take(verbs.parse_report(packet), descriptors)
 
     def _take(self, report: verbs.Answer | verbs.Event, descriptors: list[int]) -> None:
         if isinstance(report, verbs.Event):

@@ -83,6 +83,15 @@ class Rendezvous:
             os.close(self._folder)
 
 
+def receive(end: socket.socket, size: int, most: int) -> tuple[bytes, list[int]]:
+    """Return at most ``size`` bytes and ``most`` descriptors, which no child process inherits."""
+    # recv_fds does not pass on its flags before Python 3.12; what is started here closes all.
+    data, descriptors, _, _ = socket.recv_fds(end, size, most)
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return data, list(descriptors)
+
+
 def _exchange(end: socket.socket) -> list[int]:
     near: list[int] = []
     far: list[int] = []
@@ -113,13 +122,13 @@ def _exchange(end: socket.socket) -> list[int]:
 
 def _folders(end: socket.socket) -> list[int]:
     """Take the handles of the folders that jobs write to; Refused for anything else."""
-    _, handed, _, _ = socket.recv_fds(end, 1, FOLDERS, socket.MSG_CMSG_CLOEXEC)
+    _, handed = receive(end, 1, FOLDERS)
     right = len(handed) == FOLDERS and all(map(_is_handle, handed))
     if not right:
         for descriptor in handed:
             os.close(descriptor)
         raise Refused("the worker inside handed out something else than its folders")
-    return list(handed)
+    return handed
 
 
 def _is_handle(descriptor: int) -> bool:
