@@ -243,14 +243,12 @@ def reap_groups(parents: Iterable[Path]) -> int:
 
     ``parents``: as ``CellGroups.parents`` of an earlier daemon, which may be gone. Blocks.
     """
-    ended: set[int] = set()
-    for parent in parents:
-        if not parent.name.startswith(PREFIX) or not parent.is_dir():
-            continue
-        cells = [folder for folder in parent.iterdir() if folder.is_dir()]
-        ended.update(processes_in(cells))
-        kill_groups(cells)
-        remove_groups([*cells, parent])
+    known = [one for one in parents if one.name.startswith(PREFIX) and one.is_dir()]
+    # All at once: what is frozen in one hierarchy does not die of what is done in another.
+    cells = [folder for parent in known for folder in parent.iterdir() if folder.is_dir()]
+    ended = processes_in(cells)
+    kill_groups(cells)
+    remove_groups([*cells, *known])
     return len(ended)
 
 
