@@ -107,7 +107,8 @@ class DockerCell:
         """Note all counters, and have the peak begin anew where the rights allow it."""
         self._peak_is_new = self._groups.reset_peak()
         self._begun = self._groups.read()
-        self._losses = self._link.engine_losses
+        if not self._link.engine_is_away:  # else the loss so far may still end this container
+            self._losses = self._link.engine_losses
 
     def held_bytes(self, most: int) -> int:
         """Return what the kernel counts: pages, files in scratch, caches."""

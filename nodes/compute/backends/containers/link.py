@@ -38,6 +38,7 @@ class LauncherLink:
     def __init__(self, on_event: Callable[[str], None], on_lost: Callable[[], None]) -> None:
         """``on_event`` gets one of ``verbs.EVENTS``; ``on_lost`` is called once, when it ended."""
         self.engine_losses = 0  # times that the engine went away
+        self.engine_is_away = False
         self._on_event = on_event
         self._on_lost = on_lost
         self._end: socket.socket | None = None
@@ -122,7 +123,8 @@ class LauncherLink:
 
     def _take(self, report: verbs.Answer | verbs.Event, descriptors: list[int]) -> None:
         if isinstance(report, verbs.Event):
-            self.engine_losses += report.name == verbs.ENGINE_LOST
+            self.engine_is_away = report.name == verbs.ENGINE_LOST
+            self.engine_losses += self.engine_is_away
             self._on_event(report.name)
             return
         future = self._asked.pop(report.id, None)
