@@ -40,6 +40,7 @@ async def laid_out(state: Path, sockets: tuple[str, ...] = ()) -> AsyncIterator[
             "environment": [token],
             "daemon_pid": os.getpid(),
             "supervisor": bystander,  # until the job knows its own
+            "first": bystander,  # stands for process 1 where a job has no namespace of its own
             "sockets": [str(state / "engine.sock"), *sockets],
             "segment": stack.enter_context(_segment()),
             "address": _own_address(),

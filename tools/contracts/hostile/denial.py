@@ -15,11 +15,12 @@ from alpyne_proto.messages.compute import Cause
 Outcomes = dict[str, tuple[str, str]]
 
 
-def prize(bait: dict[str, Any], beside: Neighbour) -> dict[str, Any]:
+def prize(bait: dict[str, Any], beside: Neighbour, level: int) -> dict[str, Any]:
     """Return the bait with what the neighbour's job has; its supervisor is the job's own."""
     return {
         **bait,
         "supervisor": 0,
+        "first": 1 if level else bait["first"],
         "neighbours_files": beside.files,
         "neighbours_token": beside.token,
     }
@@ -48,7 +49,7 @@ class ProbingBench(HostileBench):
         state = folder / "state"
         async with laid_out(state, self.engine_sockets) as bait:
             async with self.hostile(state) as bench, neighbour(bench) as beside:
-                run = await bench.call(try_all, probes, prize(bait, beside))
+                run = await bench.call(try_all, probes, prize(bait, beside, self.level))
                 outcomes: Outcomes = run.value()
                 assert run.end.left == 0
             assert (state / "identity").read_text() == bait["token"]

@@ -22,6 +22,7 @@ KEEPS_THE_WORKER = (
     DONE,
     (FAILED, Cause.EXCEPTION),
     (LIMIT, Cause.OUTPUT),
+    (LIMIT, Cause.DISK),  # where the job itself gave up, and its folders could be emptied
 )  # which carries the mark as well
 
 

@@ -15,6 +15,7 @@ from alpyne_grid.tools.contracts.compute import BOB, DONE, Bench, Run
 from alpyne_grid.tools.contracts.hostile import bombs
 from alpyne_grid.tools.contracts.hostile.bait import laid_out
 from alpyne_grid.tools.contracts.hostile.denial import Outcomes, ProbingBench
+from alpyne_grid.tools.contracts.hostile.metering import share_of_two_cores
 from alpyne_grid.tools.contracts.hostile.neighbour import neighbour
 from alpyne_grid.tools.contracts.hostile.probes import PROBES, Bait, Probe, try_all
 
@@ -23,6 +24,12 @@ from alpyne_proto.messages.compute import Cause, JobState
 MIB = 1 << 20
 SUCCEED = [probe for probe in PROBES if probe.at_level_0 == "always"]
 AS_THE_USER = [probe for probe in PROBES if probe.at_level_0 == "as the user"]
+_INHERITED = (
+    "the daemon's environment",
+    "a descriptor of the daemon",
+    "more descriptors than its own",
+)
+INHERITED = [probe for probe in PROBES if probe.name in _INHERITED]
 
 RUN = "import cloudpickle, sys; f, *a = cloudpickle.load(sys.stdin.buffer)\n"
 RUN += "sys.stdout.buffer.write(cloudpickle.dumps(f(*a)))"
@@ -51,6 +58,14 @@ class WhatLevelZeroLetsThrough(ProbingBench):
             name: how for name, (how, _) in expected.items()
         }
 
+    async def test_daemons_environment_and_descriptors_are_found_where_they_are_inherited(
+        self, tmp_path: Path
+    ) -> None:
+        """Level 0 keeps these from its jobs as well: a plain child process stands for a job."""
+        async with laid_out(tmp_path) as bait:
+            outcomes = await asyncio.to_thread(_outside, INHERITED, bait, close_fds=False)
+        assert [how for how, _ in outcomes.values()] == ["got"] * 3
+
     async def test_level_0_lets_a_job_have_hundreds_of_processes(self, tmp_path: Path) -> None:
         async with self.hostile(tmp_path) as bench:
             run = await bench.call(_fork_and_reap, 300, processes=48)
@@ -69,7 +84,7 @@ class WhatLevelZeroLetsThrough(ProbingBench):
 
     async def test_level_0_lets_a_job_use_all_cores(self, tmp_path: Path) -> None:
         async with self.hostile(tmp_path) as bench:
-            assert bench.backend.limits.get("cpu", "none") == "none"
+            assert await share_of_two_cores(bench, cpus=1) > 0.8
 
     async def test_level_0_lets_a_job_end_its_supervisor(self, tmp_path: Path) -> None:
         async with self.hostile(tmp_path) as bench:
@@ -92,13 +107,14 @@ class WhatLevelZeroLetsThrough(ProbingBench):
         return run
 
 
-def _outside(probes: list[Probe], bait: Bait) -> Outcomes:
+def _outside(probes: list[Probe], bait: Bait, *, close_fds: bool = True) -> Outcomes:
     """Try probes in a process that is no job, as the same user."""
     done = subprocess.run(
         [sys.executable, "-c", RUN],
         input=cloudpickle.dumps((try_all, probes, bait)),
         capture_output=True,
         check=True,
+        close_fds=close_fds,
     )
     outcomes: Outcomes = cloudpickle.loads(done.stdout.partition(b"\n")[2])
     return outcomes

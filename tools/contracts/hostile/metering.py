@@ -28,11 +28,7 @@ class MeteringContract(HostileBench):
             pytest.skip("this machine has one core")
         async with self.hostile(tmp_path, "cpu") as bench:
             assert await _cores(bench, cpus=1) < 1.25
-            shares: list[float] = []
-            while len(shares) < 4 and max(shares, default=0.0) < 0.8:
-                free = await asyncio.to_thread(_cores_without_limit)
-                shares.append(await _cores(bench, cpus=2) / free)
-            assert max(shares) > 0.8, shares  # others may have used this machine meanwhile
+            assert await share_of_two_cores(bench, cpus=2) > 0.8
 
     async def test_neighbour_goes_on_beside_many_busy_processes(self, tmp_path: Path) -> None:
         async with self.hostile(tmp_path, "cpu") as bench, neighbour(bench):
@@ -88,6 +84,18 @@ class MeteringContract(HostileBench):
             read, written = run.value()
             assert run.end.usage.disk_read_bytes >= 0.9 * read
             assert run.end.usage.disk_written_bytes >= 0.9 * written
+
+
+async def share_of_two_cores(bench: Bench, cpus: int) -> float:
+    """Return which part of two cores a job gets, of what processes without a limit get now.
+
+    Others may use this machine meanwhile: the best of some attempts counts.
+    """
+    shares: list[float] = []
+    while len(shares) < 4 and max(shares, default=0.0) < 0.8:
+        free = await asyncio.to_thread(_cores_without_limit)
+        shares.append(await _cores(bench, cpus) / free)
+    return max(shares)
 
 
 async def _cores(bench: Bench, cpus: int) -> float:

@@ -33,12 +33,12 @@ class Probe:
 
 PROBES = (
     # ---- other processes ----
-    Probe("environ of process 1", files.environ_of_1, "as the user"),
+    Probe("environ of process 1", files.environ_of_1),
     Probe("mem of process 1", files.mem_of_1, "as the user"),
-    Probe("maps of process 1", files.maps_of_1, "as the user"),
-    Probe("root of process 1", files.root_of_1, "as the user"),
-    Probe("cwd of process 1", files.cwd_of_1, "as the user"),
-    Probe("fd of process 1", files.fd_of_1, "as the user"),
+    Probe("maps of process 1", files.maps_of_1),
+    Probe("root of process 1", files.root_of_1),
+    Probe("cwd of process 1", files.cwd_of_1),
+    Probe("fd of process 1", files.fd_of_1),
     Probe("a secret in another process's environment", files.environment_of_another),
     Probe("another process's command line", files.command_line_of_another),
     Probe("the daemon's process", files.daemon_process),
@@ -72,7 +72,7 @@ PROBES = (
     # ---- rights ----
     Probe("tracing its supervisor", rights.trace_supervisor, "as the user"),
     Probe("memory of its supervisor", rights.memory_of_supervisor, "as the user"),
-    Probe("tracing process 1", rights.trace_process_1, "never"),
+    Probe("tracing process 1", rights.trace_process_1, "as the user"),
     Probe("more than its hard limits", rights.raise_limits, "as the user"),
     Probe("no bound on descriptors", rights.descriptors_without_bound, "never"),
     Probe("a mount", rights.mount, "as the user"),

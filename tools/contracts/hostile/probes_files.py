@@ -11,35 +11,36 @@ ENTRIES_MAX = 300_000  # that a search looks at
 
 def environ_of_1(bait: Bait) -> str:
     """Read the environment of process 1."""
-    return _read("/proc/1/environ")
+    return _read(f"/proc/{bait['first']}/environ")
 
 
 def mem_of_1(bait: Bait) -> str:
     """Open its memory for writing."""
-    os.close(os.open("/proc/1/mem", os.O_RDWR))
+    os.close(os.open(f"/proc/{bait['first']}/mem", os.O_RDWR))
     return "opened"
 
 
 def maps_of_1(bait: Bait) -> str:
     """Read where its memory lies."""
-    return _read("/proc/1/maps")
+    return _read(f"/proc/{bait['first']}/maps")
 
 
 def root_of_1(bait: Bait) -> list[str]:
     """List its root folder."""
-    return os.listdir("/proc/1/root")
+    return os.listdir(f"/proc/{bait['first']}/root")
 
 
 def cwd_of_1(bait: Bait) -> str:
     """See its working folder."""
-    return os.readlink("/proc/1/cwd")
+    return os.readlink(f"/proc/{bait['first']}/cwd")
 
 
 def fd_of_1(bait: Bait) -> list[str]:
     """See what its descriptors lead to, and open what they lead to."""
     found = []
-    for name in os.listdir("/proc/1/fd"):
-        path = f"/proc/1/fd/{name}"
+    folder = f"/proc/{bait['first']}/fd"
+    for name in os.listdir(folder):
+        path = f"{folder}/{name}"
         try:
             found.append(f"{name} is {os.readlink(path)}")
         except OSError:

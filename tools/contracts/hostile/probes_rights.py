@@ -20,7 +20,7 @@ def trace_supervisor(bait: Bait) -> str:
 
 def trace_process_1(bait: Bait) -> str:
     """Take control of process 1."""
-    return _trace(1)
+    return _trace(bait["first"])
 
 
 def _trace(pid: int) -> str:
