@@ -90,13 +90,13 @@ def _inside(folder: Path, number: int) -> str:
 
 def _parts_elsewhere(folders: list[Path]) -> list[tuple[str, str]]:
     """Return the folders of an installation in place ("editable"), which no prefix holds."""
+    shown = [*map(str, folders), "/usr", *_PRIVATE]
     found = []
     for part in _PARTS:
         spec = find_spec(f"alpyne_grid.{part}")
         for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-            path = Path(place)
-            if not any(path.is_relative_to(one) for one in (*folders, Path("/usr"), *_PRIVATE)):
-                found.append((str(path), str(path)))
+            if not any(Path(place).is_relative_to(one) for one in shown):
+                found.append((place, place))
     return found
 
 

@@ -10,6 +10,9 @@ processes per namespace, so that those of the same user outside do not matter.
 import os
 import resource
 import sys
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
+from typing import Any
 
 _LIMITS = (resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)
 
@@ -22,20 +25,17 @@ def main(arguments: list[str]) -> None:
             _, hard = resource.getrlimit(kind)
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.setrlimit(kind, (most, most))
-    _boot()(["", *arguments[1 + len(_LIMITS) :]])
+    _load_boot()["main"](["", *arguments[1 + len(_LIMITS) :]])
 
 
-def _boot():  # type: ignore[no-untyped-def]
+def _load_boot() -> dict[str, Any]:
     """Load ``boot.py``, which leaves no trace among the modules of jobs."""
-    from importlib.machinery import SourceFileLoader
-    from types import ModuleType
-
     folder = os.path.dirname(os.path.abspath(__file__))
     loader = SourceFileLoader("boot", f"{folder}/boot.py")
     module = ModuleType("boot")
     module.__file__ = loader.path
-    exec(loader.get_code("boot"), vars(module))
-    return vars(module)["main"]
+    loader.exec_module(module)
+    return vars(module)
 
 
 if __name__ == "__main__":
