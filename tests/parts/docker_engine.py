@@ -136,7 +136,6 @@ class Engine:
                 self.clear()
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.rmtree(self._short, ignore_errors=True)
 
     def _start(self, driver: str) -> bool:
         """Start it with a storage driver; False where the folder's file system has not got it."""
@@ -209,6 +208,7 @@ class Engine:
             left.end(signal.SIGKILL)
         for place in _mounted_below(self.folder, self._short):
             subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
+        shutil.rmtree(self._short, ignore_errors=True)
 
     def _forget_containerd(self) -> None:
         """End the containerd of an engine that has died, and forget its number.
