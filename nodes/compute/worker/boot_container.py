@@ -15,6 +15,10 @@ import array
 import os
 import sys
 
+TYPE_CHECKING = False  # as type checkers take it; to import typing costs a tenth of a start
+if TYPE_CHECKING:
+    from typing import Any
+
 OLDEST = (3, 11)
 PACKAGES = ("alpyne_proto", "msgpack", "cloudpickle")  # beside the folder of this file
 SCRATCH = "/tmp"
@@ -34,7 +38,7 @@ def main(arguments: "list[str]") -> None:
     os.close(stdout)
     os.close(stderr)
     os.environ.update(HOME=SCRATCH, TMPDIR=SCRATCH)
-    _boot().main(["", str(control), str(job), SCRATCH, *_places()])
+    _boot()["main"](["", str(control), str(job), SCRATCH, *_places()])
 
 
 def _problem() -> str:
@@ -43,10 +47,10 @@ def _problem() -> str:
         return "workers need Python {}.{} or later".format(*OLDEST)
     boot = _boot()
     places = dict(place.split("=", 1) for place in _places())
-    sys.meta_path.insert(0, boot.RuntimeFinder(places))
+    sys.meta_path.insert(0, boot["RuntimeFinder"](places))
     try:
         for name in ("main", "supervisor", "commands"):
-            boot.import_module(f"alpyne_worker.{name}")
+            boot["import_module"](f"alpyne_worker.{name}")
     except ImportError as error:  # a distribution may leave out parts of the standard library
         return f"its standard library is not whole: {error}"
     return ""
@@ -71,16 +75,13 @@ def _exchange(path: str) -> "tuple[int, int, int, int]":
     return control, job, stdout, stderr
 
 
-def _boot():  # type: ignore[no-untyped-def]  # a module of a type that older Pythons cannot name
+def _boot() -> "Any":
     """Load ``boot.py``, which leaves no trace among the modules of jobs."""
-    from importlib.machinery import SourceFileLoader
-    from types import ModuleType
-
-    loader = SourceFileLoader("boot", f"{_folder()}/boot.py")
-    module = ModuleType("boot")
-    module.__file__ = loader.path
-    exec(loader.get_code("boot"), vars(module))
-    return module
+    path = f"{_folder()}/boot.py"
+    found: dict[str, Any] = {"__name__": "boot", "__file__": path}
+    with open(path, "rb") as file:
+        exec(compile(file.read(), path, "exec"), found)
+    return found
 
 
 def _folder() -> str:

@@ -23,6 +23,7 @@ from alpyne_proto.messages.compute import Cause, JobState
 FILES_KEPT = 8  # brought into a cell and not asked for since; links, which take no room
 END_S = 15.0  # for the launcher to end a container
 HANG_UP_S = 4.0  # for a supervisor whose connection is closed; its own patience is 2 s
+FILES_WORTH_A_WORD = 10  # an out of memory is explained by files from a tenth of the limit on
 _EXECUTION_SEGMENTS = 2  # of a folder's path that tell two executions apart
 
 LOST = (
@@ -71,7 +72,7 @@ class DockerCell:
         self._losses = link.engine_losses
         self._peak_is_new = False
         self._leftovers: tree.Leftovers | None = None
-        self._brought: OrderedDict[Path, str] = OrderedDict()
+        self._brought: OrderedDict[tuple[str, int, int], str] = OrderedDict()
         self._files = 0
         self._frozen = False
         self._waking: asyncio.Task[None] | None = None
@@ -81,9 +82,11 @@ class DockerCell:
 
     def bring(self, file: Path) -> str:
         """Link ``file`` into the folder that is mounted inside; return its path there."""
-        known = self._brought.get(file)
+        about = file.stat()
+        key = (str(file), about.st_ino, about.st_mtime_ns)
+        known = self._brought.get(key)
         if known is not None:
-            self._brought.move_to_end(file)
+            self._brought.move_to_end(key)
             return known
         self._files += 1
         name = str(self._files)
@@ -92,12 +95,14 @@ class DockerCell:
             os.link(file, inside)
         except OSError:  # another file system, or it allows no links
             shutil.copyfile(file, inside)
-        inside.chmod(0o444)  # the worker is another user; the folders above keep others out
-        self._brought[file] = f"{CELL}/{name}"
+        # The worker is another user. So is the node's own file then readable to all, which the
+        # folders above it, its owner's alone, keep from all.
+        inside.chmod(0o444)
+        self._brought[key] = f"{CELL}/{name}"
         while len(self._brought) > FILES_KEPT:
             _, oldest = self._brought.popitem(last=False)
             (self._folder / Path(oldest).name).unlink(missing_ok=True)
-        return self._brought[file]
+        return self._brought[key]
 
     def folder(self, folder: Path) -> str:
         """Return a path in the scratch."""
@@ -125,7 +130,7 @@ class DockerCell:
             # The engine, back again, ended what it found; the interpreter perhaps first.
             return failed(Cause.NODE, LOST)
         if (now.processes_refused or 0) > (begun.processes_refused or 0):
-            text = f"the job and its processes were more than {walls.processes}, threads included"
+            text = f"the job wanted more than {walls.processes} processes and threads at once"
             return TaskEnd(JobState.LIMIT, Cause.PROCESSES, text)
         if any(map(_is_full, self._disks)):
             text = (
@@ -150,10 +155,16 @@ class DockerCell:
         )
 
     def leftovers(self, interpreter: int) -> Callable[[], bool]:
-        """Return what looks below the supervisor for others than the interpreter."""
+        """Return what looks for processes, and for files in shared memory.
+
+        ``interpreter`` is a pid inside; from here it is the supervisor's only child. The scratch is
+        emptied by the worker itself.
+        """
         below = tree.children(self.supervisor)
-        self._leftovers = tree.Leftovers(self.supervisor, below[0] if below else 0)
-        return self._leftovers.any
+        leftovers = self._leftovers = tree.Leftovers(self.supervisor, below[0] if below else 0)
+        shared_memory = self._disks[1]
+        empty = _files(shared_memory)
+        return lambda: leftovers.any() or _files(shared_memory) > empty
 
     # ---- suspending ----
 
@@ -244,3 +255,8 @@ def _since(now: int | None, begun: int | None) -> int | None:
 def _is_full(disk: int) -> bool:
     about = os.fstatvfs(disk)
     return about.f_bavail == 0 or about.f_favail == 0
+
+
+def _files(disk: int) -> int:
+    about = os.fstatvfs(disk)
+    return about.f_files - about.f_ffree
