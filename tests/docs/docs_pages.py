@@ -19,7 +19,9 @@ why it is not run. A comment
 
 is run too, unseen by the reader: what a page takes as given. ``<!-- machines: lab -->`` names the
 machines that a page speaks of: each is played by an address of this one. ``<!-- parts: docker -->``
-names the parts of `./dev parts` that it needs: docker, mongodb, bubblewrap.
+names the parts of `./dev parts` that it needs: docker, mongodb, bubblewrap. The engine and the
+images of this machine then stand for those that the page names (`test_documents.py`), and
+`$DOCS_URI_FILE` is a file with the URI of a replica set.
 """
 
 import re
