@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from parts import fixtures, image, inventory, mongod, packages, places, processes
-from parts.docker_engine import Engine
+from parts.docker_engine import Engine, SharedEngine
 from parts.mongo_set import MongoSet
 from parts.places import PartFailed
 
@@ -323,3 +323,21 @@ def test_parts_run_side_by_side_come_back_after_a_loss_and_end(checkout: Path) -
         parts(checkout, "--stop")
     assert not any(processes.recorded(record) for record in before)
     assert not inventory.problem("docker") and not inventory.problem("mongodb")
+
+
+def test_shared_engine_serves_as_ones_own_and_is_never_stopped(
+    engine: Engine, tmp_path: Path
+) -> None:
+    shared = SharedEngine(engine.socket, tmp_path / "folder").start()
+    assert shared.host == engine.host
+    assert shared.make_images() == []
+    for end in (shared.kill, shared.clear, shared.stop, shared.remove):
+        end()
+    assert engine.api.answers()
+
+
+def test_tests_are_marked_by_the_parts_that_their_fixtures_need(
+    request: pytest.FixtureRequest, engine: Engine
+) -> None:
+    assert request.node.get_closest_marker("docker") is not None
+    assert request.node.get_closest_marker("mongodb") is None
