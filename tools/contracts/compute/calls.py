@@ -28,6 +28,9 @@ class CallContract(BackendBench):
             assert bench.backend.level in (0, 1, 2)
             assert set(bench.backend.limits) <= set(LIMIT_NAMES)
             assert bench.backend.pythons
+            assert bench.backend.suspends in ("none", "signals", "kernel")
+            assert isinstance(bench.backend.images, tuple)
+            assert isinstance(bench.backend.networks, tuple)
 
     async def test_call_returns_its_value(self, tmp_path: Path) -> None:
         async with self.bench(tmp_path) as bench:
