@@ -14,7 +14,7 @@ from alpyne_grid.nodes.data.backends.mongo.schema import Doc
 from alpyne_grid.nodes.data.records import ObjectCorrupt
 from bson import ObjectId
 
-CHUNK = 255 * 1024  # bytes, as GridFS has it by default; see docs/decisions/mongodb.md
+CHUNK = 255 * 1024  # bytes, as GridFS has it by default; see docs/decisions/mongodb-transactions.md
 NUMBER_SIZE = 8
 
 
