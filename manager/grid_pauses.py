@@ -26,6 +26,8 @@ class GridPauses(GridState):
         job = self.jobs.get(job_id)
         if job is not None:
             job.pause = pause
+            if pause:  # an end of an earlier pause, still on its way, does not end this one
+                job.heard = JobState.QUEUED
             self._tell_pause(job)
             # SENT: an interrupt would overtake the submission; it follows the node's answer.
 

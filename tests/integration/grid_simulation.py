@@ -46,6 +46,7 @@ WALL_MS = 1_700_000_000_000
 TICK_S = 0.1
 EVENT_ROWS = (cm.JobEvent.SPEC.code, cm.LoadEvent.SPEC.code, cm.EventGap.SPEC.code)
 REQUESTS = (Shape.REQUEST, Shape.INTERRUPT)
+ORDER_S = 0.01  # until a program stands still, or goes on
 
 
 @dataclass(frozen=True)
@@ -330,6 +331,14 @@ class Manager(Party):
         """Have a job ended."""
         self.handle(g.CancelAsked(job))
 
+    def suspend(self, job: bytes) -> None:
+        """Have a job pause."""
+        self.handle(g.SuspendAsked(job))
+
+    def resume(self, job: bytes) -> None:
+        """Let a job go on."""
+        self.handle(g.ResumeAsked(job))
+
     def handle(self, *events: g.Event) -> None:
         for effect in self.table.handle_all(events, self.grid.now):
             getattr(self, f"on_{type(effect).__name__}")(effect)
@@ -391,7 +400,13 @@ class Manager(Party):
         self.links[effect.node].fetch(effect)
 
     def on_Cancel(self, effect: g.Cancel) -> None:  # noqa: N802
-        self.links[effect.node].cancels.append(effect.job_id)
+        self.links[effect.node].orders.append(cm.CancelJobs((effect.job_id,)))
+
+    def on_Suspend(self, effect: g.Suspend) -> None:  # noqa: N802
+        self.links[effect.node].orders.append(cm.SuspendJobs((effect.job_id,)))
+
+    def on_Resume(self, effect: g.Resume) -> None:  # noqa: N802
+        self.links[effect.node].orders.append(cm.ResumeJobs((effect.job_id,)))
 
     def on_Changed(self, effect: g.Changed) -> None:  # noqa: N802
         if effect.accepted:
@@ -416,7 +431,7 @@ class ComputeLink:
         self.wire: Wire | None = None
         self.submissions: list[tuple[bytes, int]] = []
         self.settling: dict[bytes, cm.SettleRow] = {}
-        self.cancels: list[bytes] = []
+        self.orders: list[Message] = []
         self._sequence = 0
         self._reader = RowReader(EVENT_ROWS)
         self._seen: tuple[bytes, int] | None = None
@@ -458,7 +473,7 @@ class ComputeLink:
     def flush(self) -> None:
         """Send what the table wants to have sent."""
         sends, self.submissions = self.submissions, []
-        cancels, self.cancels = self.cancels, []
+        orders, self.orders = self.orders, []
         if self.wire is None:
             return
         if sends:
@@ -470,8 +485,8 @@ class ComputeLink:
                 for each, allocation in sends
             ]
             self._ask(cm.SubmitJobs(len(rows)), b"".join(rows), self._answered)
-        if cancels:
-            self.wire.send(self.manager, packed(cm.CancelJobs(tuple(cancels))))
+        for order in orders:
+            self.wire.send(self.manager, packed(order))
         if self.settling:
             some, self.settling = self.settling, {}
             body = b"".join(map(encode_row, some.values()))
@@ -614,6 +629,8 @@ class Running:
     program: Generator[Any, Any, TaskEnd]
     script: Script
     cancelled: bool = False
+    paused: bool = False
+    held: tuple[Any] | None = None
 
 
 @dataclass
@@ -641,6 +658,7 @@ class ComputeNode(Party):
         self.begun: list[Execution] = []
         self.ended: list[tuple[Execution, TaskEnd]] = []
         self.refusals: list[Error] = []  # of writes, as the jobs were told
+        self.pauses = 0
         self._start()
 
     # --- life ---
@@ -648,7 +666,7 @@ class ComputeNode(Party):
     def _start(self) -> None:
         self.alive = True
         self.generation += 1
-        offer = Offer(slots=self.slots, attributes={})
+        offer = Offer(slots=self.slots, attributes={"suspend": "signals"})
         self.table = JobTable(offer, slots=self.slots, sequence_base=self.generation << 40)
         self.running: dict[Execution, Running] = {}
         self.subscribers: list[Subscriber] = []
@@ -706,6 +724,10 @@ class ComputeNode(Party):
         tag, message, body = unpacked(data, REQUESTS)
         if isinstance(message, cm.CancelJobs):
             self.handle(jev.JobsCancelled(OWNER, message.job_ids))
+        elif isinstance(message, cm.SuspendJobs):
+            self.handle(jev.JobsSuspended(OWNER, message.job_ids))
+        elif isinstance(message, cm.ResumeJobs):
+            self.handle(jev.JobsResumed(OWNER, message.job_ids))
         elif isinstance(message, cm.SubmitJobs):
             new = tuple(
                 jev.NewJob(row, payload)
@@ -845,6 +867,23 @@ class ComputeNode(Party):
         end = TaskEnd(JobState.KILLED, Cause.CANCELLED, ended=1)
         self.later(self.grid.chance((0.0, 0.02)), lambda: self._end(run, end))
 
+    def on_SuspendTask(self, effect: jev.SuspendTask) -> None:  # noqa: N802
+        self.later(ORDER_S, lambda: self._pause(effect.execution, pause=True))
+
+    def on_ResumeTask(self, effect: jev.ResumeTask) -> None:  # noqa: N802
+        self.later(ORDER_S, lambda: self._pause(effect.execution, pause=False))
+
+    def _pause(self, execution: Execution, *, pause: bool) -> None:
+        run = self.running.get(execution)
+        if run is None or run.cancelled or run.paused is pause:
+            return
+        run.paused = pause
+        self.pauses += pause
+        self.handle((jev.ExecutionSuspended if pause else jev.ExecutionResumed)(execution))
+        if not pause and run.held is not None:
+            held, run.held = run.held, None
+            self._step(run, *held)
+
     # --- programs ---
 
     def _program(self, execution: Execution, script: Script) -> Generator[Any, Any, TaskEnd]:
@@ -865,6 +904,9 @@ class ComputeNode(Party):
 
     def _step(self, run: Running, value: Any = None) -> None:
         if run.cancelled or self.running.get(run.execution) is not run:
+            return
+        if run.paused:
+            run.held = (value,)  # what it waited for has come: it goes on with that
             return
         try:
             wish = run.program.send(value)

@@ -115,6 +115,75 @@ def test_cancel_ends_the_program_and_is_the_one_result_with_its_receipt() -> Non
     check_the_end(grid)
 
 
+def runs_or_pauses(grid: Grid) -> tuple[bool, ...]:
+    """Whether each program that is under way stands still."""
+    return tuple(run.paused for node in grid.compute for run in node.running.values())
+
+
+def test_suspended_program_stands_still_until_it_is_resumed() -> None:
+    grid = Grid()
+    [job] = grid.manager.submit(Script(work_s=1.0))
+    grid.run(0.5)
+    grid.manager.suspend(job)
+    grid.run(100.0)
+    assert runs_or_pauses(grid) == (True,)
+    assert job not in grid.manager.delivered
+    grid.manager.resume(job)
+    grid.run(1.0)
+    assert grid.manager.delivered[job].state is JobState.DONE
+    check_the_end(grid)
+
+
+def test_suspended_job_stays_suspended_when_its_node_restarts_and_when_it_moves() -> None:
+    grid = Grid()
+    [job] = grid.manager.submit(Script(work_s=1.0))
+    grid.run(0.5)
+    grid.manager.suspend(job)
+    grid.run(0.5)
+    first = runner_of(grid, job)
+    first.crash(restart_after_s=0.5)
+    grid.run(20.0)
+    assert runs_or_pauses(grid) == (True,)
+    first = runner_of(grid, job)
+    grid.partition(grid.manager, first)
+    grid.run(20.0)
+    assert len(grid.manager.table.jobs) == 1
+    grid.heal()
+    grid.run(20.0)
+    assert runs_or_pauses(grid) == (True,)
+    grid.manager.resume(job)
+    grid.run(20.0)
+    assert grid.manager.delivered[job].allocation == 2
+    check_the_end(grid)
+
+
+def test_resume_that_a_lost_connection_swallowed_is_told_again() -> None:
+    grid = Grid()
+    [job] = grid.manager.submit(Script(work_s=1.0))
+    grid.run(0.5)
+    grid.manager.suspend(job)
+    grid.run(0.5)
+    node = runner_of(grid, job)
+    grid.partition(grid.manager, node)
+    grid.manager.resume(job)
+    grid.run(1.0)
+    assert runs_or_pauses(grid) == (True,)
+    grid.heal()
+    grid.run(20.0)
+    assert grid.manager.delivered[job].state is JobState.DONE
+    check_the_end(grid)
+
+
+def test_job_whose_nodes_cannot_run_it_ends_as_lost_after_its_moves() -> None:
+    grid = Grid()
+    [job] = grid.manager.submit(Script(ends="FAILED", cause="NODE", writes=False))
+    grid.run(60.0)
+    outcome = grid.manager.delivered[job]
+    assert (outcome.state, outcome.cause) == (JobState.LOST, Cause.NODE)
+    assert (outcome.allocation, grid.manager.table.counts["moved"]) == (6, 5)
+    check_the_end(grid)
+
+
 # --- partitions -----------------------------------------------------------------------------------
 
 
@@ -517,7 +586,7 @@ def _misfortune(grid: Grid) -> None:
     """Let one thing go wrong, or right again."""
     random = grid.random
     node, data = random.choice(grid.compute), random.choice(grid.data)
-    kind = random.randrange(12)
+    kind = random.randrange(14)
     if kind < 2:
         grid.partition(grid.manager, node)
     elif kind == 2:
@@ -535,6 +604,9 @@ def _misfortune(grid: Grid) -> None:
         node.disk.fails = data.disk.fails = random.choice((0.0, 0.2, 0.6))
     elif kind == 10 and grid.manager.table.jobs:
         grid.manager.cancel(random.choice(list(grid.manager.table.jobs)))
+    elif 10 < kind < 13 and grid.manager.table.jobs:
+        order = random.choice((grid.manager.suspend, grid.manager.suspend, grid.manager.resume))
+        order(random.choice(list(grid.manager.table.jobs)))
     else:
         scripts = [_script(grid) for _ in range(random.randrange(1, 4))]
         on_lost = random.choice((g.OnLost.MOVE, g.OnLost.MOVE, g.OnLost.WAIT))
@@ -543,7 +615,9 @@ def _misfortune(grid: Grid) -> None:
 
 def _script(grid: Grid) -> Script:
     random = grid.random
-    ends, cause = random.choice((("DONE", "NONE"),) * 4 + (("FAILED", "EXCEPTION"),))
+    ends, cause = random.choice(
+        (("DONE", "NONE"),) * 8 + (("FAILED", "EXCEPTION"),) * 2 + (("FAILED", "NODE"),)
+    )
     return Script(
         work_s=random.choice((0.01, 0.1, 1.0, 5.0)),
         writes=random.random() < 0.7,
@@ -566,6 +640,8 @@ def _go_through(seed: int) -> Grid:
         party.disk.fails = 0.0
     grid.heal()
     grid.run(10.0)  # whoever crashed is back
+    for job in list(grid.manager.table.jobs):
+        grid.manager.resume(job)
     grid.run(LONG_S, until=lambda: all_ended(grid))
     grid.run(40.0)  # what is under way beside the results ends too
     check_the_end(grid)
@@ -600,3 +676,4 @@ def test_random_runs_meet_what_they_are_there_for(grids: list[Grid]) -> None:
     assert refused == {ErrorCode.FENCED, ErrorCode.STORE_FAILED}
     attempts = {each.attempt for grid in grids for node in grid.compute for each in node.begun}
     assert max(attempts) > 1
+    assert sum(node.pauses for grid in grids for node in grid.compute) > 10

@@ -573,6 +573,15 @@ def test_table_forgets_the_wish_when_somebody_else_has_resumed_the_job(grid: Dri
     assert grid.up(A) == []
 
 
+def test_table_keeps_the_wish_when_the_end_of_an_earlier_pause_is_told_late(grid: Driver) -> None:
+    paused(grid)
+    grid.feed(g.ResumeAsked(job_id(1)), g.SuspendAsked(job_id(1)))
+    grid.event(A, JobState.RUNNING)
+    grid.event(A, JobState.SUSPENDED)
+    grid.feed(g.NodeDown(A))
+    assert grid.up(A) == [g.Suspend(A, job_id(1))]
+
+
 def test_table_says_nothing_of_pauses_for_jobs_that_nobody_suspended(grid: Driver) -> None:
     grid.up(A)
     grid.add()
