@@ -195,6 +195,7 @@ def pages_below(root: Path) -> Iterator[Path]:
     yield root / "README.md"
     yield root / "CONTRIBUTING.md"
     yield root / "examples" / "README.md"
+    yield root / "examples" / "backends" / "README.md"
     for path in sorted((root / "docs").rglob("*.md")):
         if path.name not in ("cli.md", "figures.md"):  # these have tests of their own
             yield path
