@@ -30,7 +30,7 @@ from alpyne_grid.nodes.compute.backends.launch import folder_tag
 
 ENGINE_PATIENCE_S = 30.0  # that a job waits for an engine to be back
 RETRY_S = 0.25
-CELLS_PER_SLOT, CELLS_SPARE = 4, 32  # containers at once: idle ones of several accounts too
+CELLS_MOST = 1024  # containers at once; the pool of workers keeps far fewer
 PROCESSES_MOST = 32_768  # that a job may ask for
 LAUNCHER_LOST = (
     "the launcher, which held the socket of the container engine, has ended, and with it all "
@@ -51,7 +51,6 @@ class DockerCells:
         self.limits: Mapping[str, Enforcement] = _limits({})
         self.pythons: tuple[str, ...] = ()
         self._folder = setup.folder.absolute()
-        self._slots = setup.slots
         self._started = 0
         self._link: LauncherLink | None = None
         self._confined = False
@@ -113,9 +112,10 @@ class DockerCells:
         missing = [name for name, how in self.limits.items() if how == "none"]
         lacks = f", which enforces no limit of {', '.join(missing)}" if missing else ""
         seccomp = "" if seen["seccomp"] else ", without its seccomp profile"
+        root = "; nothing keeps root from the engine: run the node as a user of the group docker"
         return (
             f"level 2: Docker Engine {seen['engine']} at {self.settings.host}{seccomp}{lacks}; "
-            f"images {images}"
+            f"images {images}{root if os.geteuid() == 0 else ''}"
         )
 
     def confine(self) -> None:
@@ -166,7 +166,7 @@ class DockerCells:
                 cells=str(self._cells),
                 images=list(settings.images),
                 networks=list(settings.networks),
-                cells_most=self._slots * CELLS_PER_SLOT + CELLS_SPARE,
+                cells_most=CELLS_MOST,
                 memory_most=memory,
                 cpus_most=os.cpu_count() or 1,
                 processes_most=max(PROCESSES_MOST, settings.defaults.processes),
@@ -192,6 +192,7 @@ class DockerCells:
             async with asyncio.timeout(ENGINE_PATIENCE_S):
                 done = await self._ask_patiently(link, number, mark, walls)
         except TimeoutError:
+            self._remove(number)
             raise OSError(
                 f"the container engine at {self.settings.host} did not come back within "
                 f"{ENGINE_PATIENCE_S:.0f} s; start it: systemctl start docker"

@@ -38,7 +38,7 @@ class Container:
     """One cell's container."""
 
     name: str
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
     id: str = ""  # the engine's; empty: not made yet
     process: int = -1  # pidfd of its first process
 
@@ -96,19 +96,14 @@ class Containers:
         self._check(fields)
         number = fields["cell"]
         container = Container(_name(fields["mark"].strip(".")))
-        with self._lock:
-            if self._closing or number in self._cells:
-                raise NotAllowed(f"cell {number} exists already, or the node is ending")
-            if len(self._cells) >= self._opened["cells_most"]:
-                raise NotAllowed(f"at most {self._opened['cells_most']} containers at once")
-            self._cells[number] = container
-        try:
-            with container.lock:
+        with container.lock:  # before others can see it
+            self._take_in(number, container)
+            try:
                 return self._start(container, fields)
-        except BaseException:
-            with contextlib.suppress(EngineLost, EngineFailed):  # it is removed when that is back
-                self.end(number)
-            raise
+            except BaseException:
+                with contextlib.suppress(EngineLost, EngineFailed):  # removed when that is back
+                    self.end(number)
+                raise
 
     def freeze(self, number: int) -> None:
         """Freeze a cell; EngineFailed where it is gone."""
@@ -148,6 +143,14 @@ class Containers:
             list(pool.map(self._end_quietly, numbers))
 
     # ---- how ----
+
+    def _take_in(self, number: int, container: Container) -> None:
+        with self._lock:
+            if self._closing or number in self._cells:
+                raise NotAllowed(f"cell {number} exists already, or the node is ending")
+            if len(self._cells) >= self._opened["cells_most"]:
+                raise NotAllowed(f"at most {self._opened['cells_most']} containers at once")
+            self._cells[number] = container
 
     def _probe(self, image: str) -> str:
         """Return the Python version (major.minor) of an image; EngineFailed where none will do."""

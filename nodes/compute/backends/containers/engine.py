@@ -180,10 +180,11 @@ def _knock(path: Path) -> None:
         try:
             knocking.connect(str(path))
         except OSError as error:
-            raise EngineLost(f"no container engine at {path}: {_remedy(path, error)}") from None
+            raise EngineLost(f"no container engine at {path}: {remedy(path, error)}") from None
 
 
-def _remedy(path: Path, error: OSError) -> str:
+def remedy(path: Path, error: OSError) -> str:
+    """Return what to do where the socket ``path`` gave ``error``."""
     match error.errno:
         case errno.ENOENT:
             return (
