@@ -151,32 +151,40 @@ class DockerCells:
         if self._link is not None:
             return self._link
         architecture()  # before anything is started
-        await asyncio.to_thread(install_runtime, self._runtime)
-        await asyncio.to_thread(_make_anew, self._cells)
         link = LauncherLink(self._on_event, self._on_lost)
         await link.start()
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        settings = self.settings
         try:
-            await link.ask(
-                "open",
-                host=settings.host,
-                tag=folder_tag(self._folder),
-                runtime=str(self._runtime),
-                cells=str(self._cells),
-                images=list(settings.images),
-                networks=list(settings.networks),
-                cells_most=CELLS_MOST,
-                memory_most=memory,
-                cpus_most=os.cpu_count() or 1,
-                processes_most=max(PROCESSES_MOST, settings.defaults.processes),
-            )
+            await asyncio.to_thread(self._make_folders)  # while the launcher gets ready
+            await self._open(link)
         except OSError:
             await link.close()
             raise
         self._engine_is_there.set()
         self._link = link
         return link
+
+    async def _open(self, link: LauncherLink) -> None:
+        """Tell the launcher what it may do."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        settings = self.settings
+        await link.ask(
+            "open",
+            host=settings.host,
+            tag=folder_tag(self._folder),
+            runtime=str(self._runtime),
+            cells=str(self._cells),
+            images=list(settings.images),
+            networks=list(settings.networks),
+            cells_most=CELLS_MOST,
+            memory_most=memory,
+            cpus_most=os.cpu_count() or 1,
+            processes_most=max(PROCESSES_MOST, settings.defaults.processes),
+        )
+
+    def _make_folders(self) -> None:
+        install_runtime(self._runtime)
+        shutil.rmtree(self._cells, ignore_errors=True)
+        self._cells.mkdir(mode=0o755, parents=True)
 
     async def _look(self) -> Mapping[str, Any]:
         seen = (await (await self._opened()).ask("look")).value
@@ -289,11 +297,6 @@ def _limits(seen: Mapping[str, Any]) -> Mapping[str, Enforcement]:
 async def _remove(link: LauncherLink, number: int) -> None:
     with contextlib.suppress(OSError):  # the engine is away; the launcher removes it later
         await link.ask("end", cell=number)
-
-
-def _make_anew(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o755, parents=True)
 
 
 def _end_the_node() -> None:

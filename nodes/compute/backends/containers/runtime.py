@@ -7,8 +7,8 @@ It is copied from where this daemon's own is installed, readable to all: the wor
 
 import compileall
 import os
-import py_compile
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,21 +26,21 @@ def install_runtime(folder: Path) -> None:
     for name in PACKAGES:
         _copy(_place(name), folder / name)
     # For images of this daemon's own Python version; others compile for themselves at each start.
-    compileall.compile_dir(
-        folder, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
-    )
+    # What is compiled already came along, and counts as long as the times of the sources agree.
+    compileall.compile_dir(folder, quiet=2)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
 
 
 def _copy(source: Path, target: Path) -> None:
     def others(folder: str, names: list[str]) -> list[str]:
-        # Not what was compiled for this machine alone.
+        # Not what was made for this machine alone.
+        kept = (".py", f".{sys.implementation.cache_tag}.pyc")
         return [
             name
             for name in names
-            if not name.endswith(".py") and not os.path.isdir(os.path.join(folder, name))
-        ] + ["__pycache__"]
+            if not name.endswith(kept) and not os.path.isdir(os.path.join(folder, name))
+        ]
 
     shutil.copytree(source, target, ignore=others)
 
