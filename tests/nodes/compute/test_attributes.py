@@ -66,6 +66,14 @@ def test_offer_refuses_labels_that_are_none_or_are_taken(labels: tuple[str, ...]
         offer(*labels)
 
 
+def test_offer_refuses_more_images_than_an_attribute_can_tell() -> None:
+    class ManyImages(NoBackend):
+        images = tuple(f"registry.example.org/image:{n}" for n in range(9))
+
+    with pytest.raises(ConfigError, match="images: expected names of at most 256 bytes together"):
+        make_offer(ManyImages(), slots=1, host_label="", labels=())  # type: ignore[arg-type]
+
+
 def test_offer_refuses_more_labels_than_a_status_can_tell() -> None:
     with pytest.raises(ConfigError, match="labels: at most"):
         offer(*(f"name{n}=1" for n in range(64)))
@@ -84,5 +92,5 @@ def test_machine_tells_memory_disk_and_load(tmp_path: Path) -> None:
 
 
 def test_back_end_that_nobody_has_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="expected one of .*process.*, got 'nonsense'"):
+    with pytest.raises(ConfigError, match=r"expected one of .*process.*, got 'nonsense'"):
         find_backend("nonsense")
