@@ -37,7 +37,7 @@ from alpyne_grid.nodes.compute.backends.sandbox_start import (
     read_words,
 )
 from alpyne_grid.nodes.compute.backends.sandbox_view import make_view
-from alpyne_grid.nodes.compute.backends.stage import USERS, USERS_MOST, Stage
+from alpyne_grid.nodes.compute.backends.stage import GROUP, USERS, USERS_MOST, Stage
 from alpyne_grid.nodes.compute.backends.wall_defaults import read_defaults
 from alpyne_grid.nodes.errors import ConfigError
 
@@ -210,6 +210,7 @@ class SandboxCells:
         folder.mkdir(mode=0o700)
         user = os.geteuid() or USERS + self._made % USERS_MOST
         os.chown(folder, user, -1)
+        brought = Brought(folder, GROUP if _is_root() else None)
         group = CellGroup({})
         try:
             group = await asyncio.to_thread(self._groups.make, name, kind.walls)
@@ -225,9 +226,7 @@ class SandboxCells:
         except BaseException:
             self._clear(lambda: _remove(group, folder))
             raise
-        return SandboxCell(
-            mark, started, supervisor, kind.walls, group, Brought(folder, user), self._clear
-        )
+        return SandboxCell(mark, started, supervisor, kind.walls, group, brought, self._clear)
 
     def _clear(self, remove: Callable[[], object]) -> None:
         """Run ``remove``, which may block, in the background."""

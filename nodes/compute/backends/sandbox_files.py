@@ -58,10 +58,10 @@ class Room:
 class Brought:
     """A cell's own folder outside: the files of the node that its jobs may read."""
 
-    def __init__(self, folder: Path, user: int) -> None:
-        """``user``: who reads them."""
+    def __init__(self, folder: Path, group: int | None) -> None:
+        """``group``: of the user who reads the files; None where that is the daemon's own user."""
         self._folder = folder
-        self._user = user
+        self._group = group
         self._names: OrderedDict[tuple[str, int, int], str] = OrderedDict()
         self._count = 0
 
@@ -82,13 +82,16 @@ class Brought:
         return name
 
     def _put(self, file: Path, target: Path) -> None:
-        if self._user == os.geteuid():
-            with contextlib.suppress(OSError):  # another file system, or one without links
-                os.link(file, target)
-                return
-        shutil.copyfile(file, target)
-        target.chmod(0o400)
-        os.chown(target, self._user, -1)
+        try:
+            os.link(file, target)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(file, target)
+            target.chmod(0o400)
+        if self._group is not None:
+            # Not a copy, which would take as long as the file is large. The node's own folder keeps
+            # others of the group from it.
+            os.chown(target, -1, self._group)
+            target.chmod(0o440)
 
     def remove(self) -> None:
         """Remove the folder."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 USERS = 0x7000_0000  # the first of the users of cells, beyond those of people and systems
 USERS_MOST = 1 << 16
+GROUP = USERS  # of all of them: it may read the files that are handed in
 _TOOLS = ("unshare", "mount", "nsenter", "setpriv")  # of util-linux
 _MOUNT_POINTS = ("/mnt", "/media", "/srv", "/opt")  # of which one is empty enough to be covered
 _UNSHARE = ("unshare", "--mount", "--propagation", "private")
@@ -61,7 +62,7 @@ class Stage:
         # By this process's own entry: a descriptor that is inherited would reach the sandbox.
         return [
             *("nsenter", f"--mount=/proc/{os.getpid()}/fd/{self._descriptor}", "--"),
-            *("setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups"),
+            *("setpriv", "--reuid", str(user), "--regid", str(GROUP), "--clear-groups"),
             *("--inh-caps=-all", "--"),
         ]
 

@@ -10,11 +10,18 @@ from alpyne_grid.nodes.compute.backends.bubblewrap import Wiring, advice, comman
 from alpyne_grid.nodes.compute.backends.cells import Walls
 from alpyne_grid.nodes.compute.backends.sandbox_files import Brought
 from alpyne_grid.nodes.compute.backends.sandbox_view import View, make_view
-from alpyne_grid.nodes.compute.backends.stage import USERS, Stage
+from alpyne_grid.nodes.compute.backends.stage import GROUP, USERS, Stage
 
 WIRING = Wiring(control=11, job=12, info=13, block=14, seccomp=15)
 VIEW = View((("/a/python", "/a/python"),), "/a/python/bin/python3", ("/usr/state",), ("m=/alpyne",))
 WALLS = Walls(disk_bytes=1 << 20)
+
+
+@pytest.fixture
+def root() -> None:
+    """Skip what only root can do."""
+    if os.geteuid() != 0:
+        pytest.skip("this daemon is not root")
 
 
 def words(walls: Walls = WALLS, processes: int = 0) -> list[str]:
@@ -128,7 +135,7 @@ def test_program_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_file_is_brought_once_and_again_when_it_has_changed(tmp_path: Path) -> None:
     (tmp_path / "cell").mkdir()
-    brought = Brought(tmp_path / "cell", os.geteuid())
+    brought = Brought(tmp_path / "cell", None)
     file = tmp_path / "program.zip"
     file.write_text("one")
     first = brought.name(file)
@@ -141,32 +148,23 @@ def test_file_is_brought_once_and_again_when_it_has_changed(tmp_path: Path) -> N
     assert (tmp_path / "cell" / first).read_text() == "one"
 
 
-def test_file_is_copied_for_another_user(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root gives files away")
+def test_file_can_be_read_by_the_group_of_another_user(tmp_path: Path, root: None) -> None:
     (tmp_path / "cell").mkdir()
     file = tmp_path / "program"
     file.write_text("text")
     file.chmod(0o600)
-    name = Brought(tmp_path / "cell", USERS).name(file)
+    name = Brought(tmp_path / "cell", GROUP).name(file)
     about = (tmp_path / "cell" / name).stat()
-    assert (about.st_uid, about.st_mode & 0o777, about.st_nlink) == (USERS, 0o400, 1)
-    assert file.stat().st_uid == 0
+    assert (about.st_uid, about.st_gid, about.st_mode & 0o777) == (0, GROUP, 0o440)
+    assert about.st_ino == file.stat().st_ino
 
 
 def test_file_that_is_gone_cannot_be_brought(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Brought(tmp_path, os.geteuid()).name(tmp_path / "gone")
+        Brought(tmp_path, None).name(tmp_path / "gone")
 
 
 # ---- the stage of a daemon that is root ----
-
-
-@pytest.fixture
-def root() -> None:
-    """Skip what only root can do."""
-    if os.geteuid() != 0:
-        pytest.skip("this daemon is not root")
 
 
 def test_stage_shows_to_others_what_lies_in_roots_folders(tmp_path: Path, root: None) -> None:
