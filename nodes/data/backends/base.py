@@ -5,7 +5,7 @@
     service --open(), chunks--> back end     bytes that were checked
 
 One data node is the only writer of its back end's store; it alone decides what may be written.
-``tests/nodes/data/backend_contract.py`` is the suite that every back end passes. All methods are
+``alpyne_grid.tools.contracts.data`` is the suite that every back end passes. All methods are
 called on the event loop's thread and must not hold it: disk and hashing belong in threads.
 """
 
