@@ -77,7 +77,14 @@ def own_groups(folder: Path) -> list[str]:
     """The control groups on this machine that belong to a back end in ``folder``."""
     mark = folder / "backend" / "mark"
     name = f"{PREFIX}{mark.read_text()}" if mark.exists() else f"{PREFIX}check-"
-    return [str(path) for one in hierarchies() for path in one.mount.rglob(f"{name}*")]
+    # By os.walk, which does not mind that others remove their groups meanwhile.
+    return [
+        os.path.join(folder, found)
+        for one in hierarchies()
+        for folder, folders, _ in os.walk(one.mount)
+        for found in folders
+        if found.startswith(name)
+    ]
 
 
 class TestContract(BackendContract):
@@ -358,20 +365,33 @@ asyncio.run(main())
 """
 
 
-def start_daemon(folder: Path, token: str, how: str) -> tuple["subprocess.Popen[str]", str]:
-    """Start a daemon whose job has escaped; return it and the mark of its folder."""
-    folder.mkdir(exist_ok=True)
-    daemon = subprocess.Popen(
-        [sys.executable, "-c", DAEMON, str(folder), how],
-        env={**os.environ, "TOKEN": token},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert daemon.stdout is not None
-    mark = daemon.stdout.readline().strip()
-    daemon.stdout.close()
-    assert mark
-    return daemon, mark.split(".")[0]
+Started = tuple["subprocess.Popen[str]", str]
+
+
+@pytest.fixture
+def start_daemon() -> Iterator[Callable[[Path, str, str], Started]]:
+    """Start daemons whose job has escaped; return each with the mark of its folder."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(folder: Path, token: str, how: str) -> Started:
+        folder.mkdir(exist_ok=True)
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", DAEMON, str(folder), how],
+            env={**os.environ, "TOKEN": token},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(daemon)
+        assert daemon.stdout is not None
+        mark = daemon.stdout.readline().strip()
+        daemon.stdout.close()
+        assert mark
+        return daemon, mark.split(".")[0]
+
+    yield start
+    for daemon in started:
+        daemon.kill()
+        daemon.wait()
 
 
 def reap(folder: Path) -> int:
@@ -382,7 +402,9 @@ def reap(folder: Path) -> int:
     return ended
 
 
-def test_daemon_takes_everything_along_when_it_is_killed(tmp_path: Path) -> None:
+def test_daemon_takes_everything_along_when_it_is_killed(
+    tmp_path: Path, start_daemon: Callable[[Path, str, str], Started]
+) -> None:
     token = new_token()
     daemon, mark = start_daemon(tmp_path, token, "running")
     assert len(named(token)) == 2
@@ -392,7 +414,9 @@ def test_daemon_takes_everything_along_when_it_is_killed(tmp_path: Path) -> None
     assert reap(tmp_path) == 0
 
 
-def test_reap_ends_what_was_suspended_when_its_daemon_was_killed(tmp_path: Path) -> None:
+def test_reap_ends_what_was_suspended_when_its_daemon_was_killed(
+    tmp_path: Path, start_daemon: Callable[[Path, str, str], Started]
+) -> None:
     token = new_token()
     daemon, mark = start_daemon(tmp_path, token, "suspended")
     daemon.kill()
@@ -405,7 +429,7 @@ def test_reap_ends_what_was_suspended_when_its_daemon_was_killed(tmp_path: Path)
 
 
 def test_reap_ends_what_a_killed_daemon_left_when_its_bubblewrap_was_stopped(
-    tmp_path: Path,
+    tmp_path: Path, start_daemon: Callable[[Path, str, str], Started]
 ) -> None:
     token = new_token()
     daemon, mark = start_daemon(tmp_path, token, "running")
@@ -417,7 +441,9 @@ def test_reap_ends_what_a_killed_daemon_left_when_its_bubblewrap_was_stopped(
     assert marked(mark) + named(token) == []
 
 
-def test_reap_spares_the_sandboxes_of_other_folders(tmp_path: Path) -> None:
+def test_reap_spares_the_sandboxes_of_other_folders(
+    tmp_path: Path, start_daemon: Callable[[Path, str, str], Started]
+) -> None:
     token = new_token()
     daemon, mark = start_daemon(tmp_path / "one", token, "running")
     assert reap(tmp_path / "two") == 0
