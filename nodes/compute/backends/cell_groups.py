@@ -27,6 +27,7 @@ from alpyne_grid.nodes.compute.backends.group_parents import (
     processes_in,
     write_file,
 )
+from alpyne_grid.nodes.compute.worker import tree
 
 PREFIX = "alpyne-"
 CPU_PERIOD_US = 100_000  # the kernel's own default
@@ -246,7 +247,7 @@ def reap_groups(parents: Iterable[Path]) -> int:
     known = [one for one in parents if one.name.startswith(PREFIX) and one.is_dir()]
     # All at once: what is frozen in one hierarchy does not die of what is done in another.
     cells = [folder for parent in known for folder in parent.iterdir() if folder.is_dir()]
-    ended = processes_in(cells)
+    ended = [pid for pid in processes_in(cells) if tree.is_alive(pid)]
     kill_groups(cells)
     remove_groups([*cells, *known])
     return len(ended)
