@@ -240,11 +240,12 @@ class DockerCell:
             self._verdict = failed(Cause.NODE, LOST)
 
     def _out_of_memory(self, now: GroupReading) -> TaskEnd:
-        text = (
-            f"the job and its processes needed more than {self._walls.memory_bytes} bytes of memory"
-        )
-        if now.files_bytes:
-            text += f"; {now.files_bytes} bytes of it are files in its scratch folders"
+        most = self._walls.memory_bytes
+        text = f"the job and its processes wanted more than {most} bytes of memory"
+        if not most:
+            text = "the machine ran out of memory, and the kernel ended a process of the job"
+        elif (now.files_bytes or 0) > most // FILES_WORTH_A_WORD:
+            text += f"; {now.files_bytes} bytes of it were files in its scratch, which is memory"
         return TaskEnd(JobState.LIMIT, Cause.MEMORY, text)
 
 

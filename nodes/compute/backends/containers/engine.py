@@ -206,9 +206,12 @@ def _admission(path: Path) -> str:
         user = str(os.getuid())
     try:
         number = path.stat().st_gid
-        group = grp.getgrgid(number).gr_name
-    except (KeyError, OSError):
+    except OSError:
         return f"let user {user} write to it"
+    try:
+        group = grp.getgrgid(number).gr_name
+    except KeyError:
+        group = str(number)
     return (
         f"it belongs to the group {group}: add the node's user to it (usermod -aG {group} {user}) "
         "and start the node in a new session"

@@ -33,16 +33,18 @@ def install_runtime(folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    def others(folder: str, names: list[str]) -> list[str]:
-        # Not what was made for this machine alone.
-        kept = (".py", f".{sys.implementation.cache_tag}.pyc")
-        return [
-            name
-            for name in names
-            if not name.endswith(kept) and not os.path.isdir(os.path.join(folder, name))
-        ]
+    compiled = f".{sys.implementation.cache_tag}.pyc"
 
-    shutil.copytree(source, target, ignore=others)
+    def is_left_out(path: str) -> bool:
+        if path.endswith(compiled):
+            return not os.access(path, os.R_OK)  # another user has compiled it for himself
+        # Nor what was made for this machine alone.
+        return not path.endswith(".py") and not os.path.isdir(path)
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if is_left_out(os.path.join(folder, name))]
+
+    shutil.copytree(source, target, ignore=left_out)
 
 
 def _place(name: str) -> Path:
