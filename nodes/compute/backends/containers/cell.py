@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import socket
+import stat
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +98,7 @@ class DockerCell:
             shutil.copyfile(file, inside)
         # The worker is another user. So is the node's own file then readable to all, which the
         # folders above it, its owner's alone, keep from all.
-        inside.chmod(0o444)
+        inside.chmod(stat.S_IMODE(about.st_mode) | 0o444)
         self._brought[key] = f"{CELL}/{name}"
         while len(self._brought) > FILES_KEPT:
             _, oldest = self._brought.popitem(last=False)

@@ -22,9 +22,9 @@ def install_runtime(folder: Path) -> None:
     """Put the runtime into ``folder``, anew; OSError where it is not whole or cannot be written."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _copy(Path(_worker).parent, folder / "worker")
+    copy_package(Path(_worker).parent, folder / "worker")
     for name in PACKAGES:
-        _copy(_place(name), folder / name)
+        copy_package(_place(name), folder / name)
     # For images of this daemon's own Python version; others compile for themselves at each start.
     # What is compiled already came along, and counts as long as the times of the sources agree.
     compileall.compile_dir(folder, quiet=2)
@@ -32,7 +32,8 @@ def install_runtime(folder: Path) -> None:
         path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_package(source: Path, target: Path) -> None:
+    """Copy what is Python of a package, and what of it has been compiled for this version."""
     compiled = f".{sys.implementation.cache_tag}.pyc"
 
     def is_left_out(path: str) -> bool:
