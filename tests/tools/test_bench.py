@@ -235,6 +235,8 @@ def test_bench_measures_objects_in_mongodb_and_leaves_none(
         figures = ROWS["gridfs"](Setting(tmp_path, 1, TINY, parts))
 
         assert [figure.name for figure in figures] == [
+            "1 MiB through the MongoDB back end: put",
+            "1 MiB through the MongoDB back end: get",
             "object of 1 MiB in MongoDB: put",
             "object of 1 MiB in MongoDB: get",
         ]

@@ -60,24 +60,17 @@ def count_of(size: int, chunk: int) -> int:
     return -(-size // chunk)
 
 
-def checked(
-    docs: Sequence[Doc], file: ObjectId, numbers: range, size: int, chunk: int
-) -> list[bytes]:
-    """Return the bytes of the chunks ``numbers`` of a file, from what was found of them.
+def checked(doc: Doc | None, file: ObjectId, number: int, size: int, chunk: int) -> bytes:
+    """Return the bytes of chunk ``number`` of a file, from what was found of it.
 
     size: of the whole file. chunk: bytes of each but its last. Raises ObjectCorrupt.
     """
-    found = {doc["n"]: doc for doc in docs}
-    bodies = []
-    for number in numbers:
-        doc = found.get(number)
-        if doc is None:
-            raise ChunkMissing(f"chunk {number} is missing")
-        data = doc.get("data", b"")
-        expected = min(chunk, size - number * chunk)
-        if type(data) is not bytes or len(data) != expected:
-            raise ObjectCorrupt(f"chunk {number} has {len(data)} bytes, expected {expected}")
-        if check_of(file, number, data) != doc.get("crc"):
-            raise ObjectCorrupt(f"chunk {number} has a wrong checksum")
-        bodies.append(data)
-    return bodies
+    if doc is None:
+        raise ChunkMissing(f"chunk {number} is missing")
+    data = doc.get("data", b"")
+    expected = min(chunk, size - number * chunk)
+    if type(data) is not bytes or len(data) != expected:
+        raise ObjectCorrupt(f"chunk {number} has {len(data)} bytes, expected {expected}")
+    if check_of(file, number, data) != doc.get("crc"):
+        raise ObjectCorrupt(f"chunk {number} has a wrong checksum")
+    return data
