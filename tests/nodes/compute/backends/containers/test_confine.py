@@ -11,7 +11,7 @@ from alpyne_grid.nodes.compute.backends.containers.confine import ARCHITECTURES,
 ALLOWED = 0x7FFF0000
 EACCES, EPERM = 0x50000 | errno.EACCES, 0x50000 | errno.EPERM
 AF_UNIX, AF_INET, AF_INET6 = 1, 2, 10
-X86, ARM = ARCHITECTURES["x86_64"].audit, ARCHITECTURES["aarch64"].audit
+X86, ARM = 0xC000003E, 0xC00000B7  # linux/audit.h
 I386 = 0x40000003
 
 
