@@ -2,23 +2,15 @@
 
 What the namespaces take away is denied once more here, so that a mistake of the kernel in one of
 the calls that few programs need (mounting, tracing, user namespaces, io_uring, BPF) is out of
-reach. All else is allowed. Sources: seccomp(2), the kernel's ``filter.rst``, and the profile that
-container engines apply by default.
+reach. All else is allowed. Sources: seccomp(2), and the profile that container engines apply by
+default.
 """
 
 import errno
 import os
 from collections.abc import Iterator
-from struct import Struct
 
-_INSTRUCTION = Struct("<HBBI")  # struct sock_filter: code, jump if true, jump if false, k
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCH = 0, 4  # offsets in struct seccomp_data
-_ALLOW = 0x7FFF0000
-_ERRNO = 0x00050000
-_X32 = 0x40000000  # system calls of the x32 ABI have this bit in their number
-
-_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column below, AUDIT_ARCH
+from alpyne_grid.nodes.compute.backends import bpf
 
 # Numbers on x86_64 and on aarch64; -1 where it does not exist.
 _DENIED: dict[str, tuple[int, int]] = {
@@ -117,59 +109,51 @@ _PERSONALITIES = (0, 0xFFFFFFFF)  # Linux, and asking
 
 def supports(machine: str) -> bool:
     """Say whether there is a filter for a machine, as ``os.uname`` names it."""
-    return machine in _ARCHITECTURES
+    return machine in bpf.MACHINES
 
 
 def filter_program(machine: str, *, memory_is_counted: bool) -> bytes:
     """Return the program as an array of struct sock_filter, as ``bwrap --seccomp`` takes it.
 
     ``memory_is_counted``: a control group counts all memory of the job; else what would hold memory
-    without a process is denied too. Raises KeyError for a machine that ``supports`` does not name.
+    without a process is denied too. Raises ValueError for a machine that ``supports`` does not
+    name.
     """
-    column, arch = _ARCHITECTURES[machine]
     denied = {**_DENIED, **({} if memory_is_counted else _MEMORY_OF_NOBODY)}
-    code = b"".join(_program(column, arch, denied))
-    assert len(code) // _INSTRUCTION.size <= 4096, "BPF_MAXINSNS"
+    code = b"".join(_program(machine, denied))
+    assert len(code) // bpf.SIZE <= 4096, "BPF_MAXINSNS"
     return code
 
 
-def _program(column: int, arch: int, denied: dict[str, tuple[int, int]]) -> Iterator[bytes]:
-    refuse = _give(_ERRNO | errno.EPERM)
-    missing = _give(_ERRNO | errno.ENOSYS)
-    yield _step(_LOAD, _ARCH)
-    yield _step(_EQUAL, arch, if_true=1)
-    yield missing  # 32-bit calls have other numbers
-    yield _step(_LOAD, _NUMBER)
-    if column == 0:
-        yield _step(_AT_LEAST, _X32, if_false=1)
-        yield missing
-    for answer, calls in ((refuse, denied), (missing, _MISSING)):
-        for numbers in calls.values():
-            if numbers[column] >= 0:
-                yield _step(_EQUAL, numbers[column], if_false=1)
-                yield answer
-    yield from _on_argument(_CLONE[column], 0, [_step(_ANY_BIT, _NEW_NAMESPACES, if_false=1)])
+def _program(machine: str, denied: dict[str, tuple[int, int]]) -> Iterator[bytes]:
+    column = bpf.MACHINES.index(machine)
+    missing = bpf.fail(errno.ENOSYS)
+    yield from bpf.begin(machine, missing)
+    for answer, calls in ((bpf.fail(errno.EPERM), denied), (missing, _MISSING)):
+        numbers = [of[column] for of in calls.values() if of[column] >= 0]
+        yield from bpf.answer_calls(numbers, answer)
+    yield from _on_argument(_CLONE[column], 0, [bpf.step(bpf.ANY_BIT, _NEW_NAMESPACES, if_false=1)])
     yield from _on_argument(_IOCTL[column], 1, _equal_to_any(_TERMINAL_INPUT))
     yield from _on_argument(_SOCKET[column], 0, _unequal_to_all(_FAMILIES))
     yield from _on_argument(_PERSONALITY[column], 0, _unequal_to_all(_PERSONALITIES))
-    yield _give(_ALLOW)
+    yield bpf.give(bpf.ALLOW)
 
 
 def _on_argument(number: int, argument: int, tests: list[bytes]) -> Iterator[bytes]:
     """Refuse the call ``number`` where the tests of its argument fall through to the next step."""
     # load, tests, refuse, allow
-    yield _step(_EQUAL, number, if_false=len(tests) + 3)
-    yield _step(_LOAD, 16 + 8 * argument)  # the low half: neither machine is big-endian
+    yield bpf.step(bpf.EQUAL, number, if_false=len(tests) + 3)
+    yield bpf.load_argument(argument)
     yield from tests
-    yield _give(_ERRNO | errno.EPERM)
-    yield _give(_ALLOW)
+    yield bpf.fail(errno.EPERM)
+    yield bpf.give(bpf.ALLOW)
 
 
 def _equal_to_any(values: tuple[int, ...]) -> list[bytes]:
     """Return tests that go on where the argument is one of ``values``, and else skip one step."""
     last = len(values) - 1
     return [
-        _step(_EQUAL, value, if_true=last - at, if_false=0 if at < last else 1)
+        bpf.step(bpf.EQUAL, value, if_true=last - at, if_false=0 if at < last else 1)
         for at, value in enumerate(values)
     ]
 
@@ -177,15 +161,7 @@ def _equal_to_any(values: tuple[int, ...]) -> list[bytes]:
 def _unequal_to_all(values: tuple[int, ...]) -> list[bytes]:
     """Return tests that skip one step where the argument is one of ``values``, and else go on."""
     count = len(values)
-    return [_step(_EQUAL, value, if_true=count - at) for at, value in enumerate(values)]
-
-
-def _step(code: int, value: int, *, if_true: int = 0, if_false: int = 0) -> bytes:
-    return _INSTRUCTION.pack(code, if_true, if_false, value)
-
-
-def _give(value: int) -> bytes:
-    return _step(_RETURN, value)
+    return [bpf.step(bpf.EQUAL, value, if_true=count - at) for at, value in enumerate(values)]
 
 
 def open_filter(program: bytes) -> int:

@@ -15,36 +15,31 @@ import ctypes
 import errno
 import os
 import platform
-import struct
 from typing import NamedTuple
+
+from alpyne_grid.nodes.compute.backends import bpf
 
 _AF_UNIX = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _SET_MODE_FILTER, _FLAG_TSYNC = 1, 1  # linux/seccomp.h
-_LOAD, _JUMP_EQUAL, _JUMP_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # linux/bpf_common.h
-_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENT_AT = 0, 4, 16  # in struct seccomp_data
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_X32 = 0x40000000  # numbers of the x32 calls begin here
-_INSTRUCTION = struct.Struct("=HBBI")  # code, jump if true, jump if false, constant
 
 
 class Architecture(NamedTuple):
-    """The numbers of an architecture: linux/audit.h and asm/unistd.h."""
+    """The numbers of an architecture's calls: asm/unistd.h."""
 
-    audit: int
+    machine: str
     seccomp: int
     sockets: tuple[int, ...]  # socket, socketpair
     others: tuple[int, ...]
 
 
 ARCHITECTURES = {
-    "x86_64": Architecture(
-        0xC000003E, 317, (41, 53), (101, 310, 311, 438, 425, 426, 427)
-    ),
-    "aarch64": Architecture(
-        0xC00000B7, 277, (198, 199), (117, 270, 271, 438, 425, 426, 427)
-    ),
-}  # fmt: skip
+    of.machine: of
+    for of in (
+        Architecture("x86_64", 317, (41, 53), (101, 310, 311, 438, 425, 426, 427)),
+        Architecture("aarch64", 277, (198, 199), (117, 270, 271, 438, 425, 426, 427)),
+    )
+}
 
 
 class _Program(ctypes.Structure):
@@ -64,34 +59,26 @@ def architecture() -> Architecture:
 
 def program(of: Architecture) -> bytes:
     """Return the filter as instructions of classic BPF."""
-    deny, refuse = _ERRNO | errno.EPERM, _ERRNO | errno.EACCES
-    code = [
-        (_LOAD, 0, 0, _ARCHITECTURE_AT),
-        (_JUMP_EQUAL, 1, 0, of.audit),
-        (_RETURN, 0, 0, deny),
-        (_LOAD, 0, 0, _NUMBER_AT),
-        (_JUMP_LEAST, 0, 1, _X32),
-        (_RETURN, 0, 0, deny),
-    ]
-    for number in of.others:
-        code += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, deny)]
+    deny = bpf.fail(errno.EPERM)
     socket, socketpair = of.sockets
-    code += [
-        (_JUMP_EQUAL, 1, 0, socket),
-        (_JUMP_EQUAL, 0, 3, socketpair),
-        (_LOAD, 0, 0, _ARGUMENT_AT),  # the domain: an int, the lower half on both architectures
-        (_JUMP_EQUAL, 0, 1, _AF_UNIX),
-        (_RETURN, 0, 0, refuse),
-        (_RETURN, 0, 0, _ALLOW),
+    code = [
+        *bpf.begin(of.machine, deny),
+        *bpf.answer_calls(list(of.others), deny),
+        bpf.step(bpf.EQUAL, socket, if_true=1),
+        bpf.step(bpf.EQUAL, socketpair, if_false=3),
+        bpf.load_argument(0),  # the domain
+        bpf.step(bpf.EQUAL, _AF_UNIX, if_false=1),
+        bpf.fail(errno.EACCES),
+        bpf.give(bpf.ALLOW),
     ]
-    return b"".join(_INSTRUCTION.pack(*one) for one in code)
+    return b"".join(code)
 
 
 def confine_process() -> None:
     """Put all threads of this process under the filter, for good; OSError where it cannot be."""
     of = architecture()
     code = ctypes.create_string_buffer(program(of))
-    filter_ = _Program(len(program(of)) // _INSTRUCTION.size, ctypes.addressof(code))
+    filter_ = _Program(len(program(of)) // bpf.SIZE, ctypes.addressof(code))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise _failed("prctl(PR_SET_NO_NEW_PRIVS)")
