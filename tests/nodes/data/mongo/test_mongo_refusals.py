@@ -121,6 +121,22 @@ async def test_node_refuses_a_server_that_lets_anybody_in(
     assert f"127.0.0.1:{open_server.ports[0]}" in said
 
 
+async def test_node_does_not_take_a_member_without_users_yet_for_one_that_lets_anybody_in(
+    tmp_path: Path,
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 64)
+    key.chmod(0o400)
+    with lone_mongod(tmp_path / "db", "--replSet", "rs0", "--keyFile", str(key)) as host:
+        with MongoClient[dict[str, Any]](f"mongodb://{host}/?directConnection=true") as client:
+            members = [{"_id": 0, "host": host}]
+            client.admin.command("replSetInitiate", {"_id": "rs0", "members": members})
+            while not client.admin.command("hello")["isWritablePrimary"]:
+                await asyncio.sleep(0.05)
+        said = await refusal(f"mongodb://ann:{ESCAPED}@{host}/", tmp_path / "state")
+        assert "refused user 'ann'" in said
+
+
 async def test_node_refuses_a_wrong_password(mongo_single: MongoSet, tmp_path: Path) -> None:
     uri = mongo_single.uri_of("administrator", PASSWORD)
     said = await refusal(uri, tmp_path)
