@@ -16,7 +16,7 @@ from parts.mongo_set import MongoSet
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "code_report" / "code_report.py"
 
-LARGER = 30_000  # bytes
+LARGER = 10_000  # bytes
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -51,7 +51,7 @@ def check(done: "subprocess.CompletedProcess[str]") -> None:
 
 @pytest.fixture(scope="module")
 def smaller(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a folder with the larger files of the library: less work, but as much in each job."""
+    """Return a folder with the larger modules of the library: fewer jobs, but as much in each."""
     folder = tmp_path_factory.mktemp("smaller")
     stdlib = Path(sysconfig.get_path("stdlib"))
     for path in stdlib.glob("*.py"):
