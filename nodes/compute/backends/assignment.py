@@ -106,6 +106,11 @@ class Assignment:
         result: bytes | Path = inline if self.file is None else self.file.finish()
         return TaskEnd(ran.state, ran.cause, ran.text, ran.exit_status, result)
 
+    def look_back(self) -> None:
+        """Take what the cell counted and why the job ended, while the cell can still tell."""
+        self._metered = self._cell.metered()
+        self.verdict = self.verdict or self._cell.overrun()
+
     def as_the_worker_ended(self, ended: WorkerEnded, before: tuple[int, int, int]) -> TaskEnd:
         """Return how it ended when its worker did: by verdict, or as a crash.
 
@@ -116,8 +121,7 @@ class Assignment:
         self._cpu_ms = max(self._cpu_ms, ended.cpu_ms - cpu_ms)
         self._read_bytes = max(self._read_bytes, ended.disk_read_bytes - read)
         self._written_bytes = max(self._written_bytes, ended.disk_written_bytes - written)
-        self._metered = self._cell.metered()
-        self.verdict = self.verdict or self._cell.overrun()
+        self.look_back()
         if self.verdict is not None:
             own = 1 if self.finished else 0  # the worker itself, which was not the job's any more
             count = max(0, ended.ended - own)

@@ -88,11 +88,15 @@ class Cell(Protocol):
         """Return the verdict where the cell knows since ``begin`` why its job ends or must end.
 
         LIMIT with MEMORY, PROCESSES or DISK and the numbers where the kernel hit a limit; FAILED
-        with NODE where the cell was lost with its engine. None: nothing of that kind.
+        with NODE where the cell was lost with its engine. None: nothing of that kind. It is asked
+        before the supervisor exits; afterwards it may know no more than it did then.
         """
 
     def metered(self) -> Metered:
-        """Return what was used since ``begin``; also after the last process has gone."""
+        """Return what was used since ``begin``.
+
+        After the supervisor has exited, at least what was returned before it did.
+        """
 
     def leftovers(self, interpreter: int) -> Callable[[], bool]:
         """Return what tells whether anything but the worker itself lives in the cell.

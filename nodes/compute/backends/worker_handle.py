@@ -7,7 +7,9 @@ killed, is done without: its cell is then ended by force, off the event loop.
 """
 
 import asyncio
+import contextlib
 import select
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -282,6 +284,8 @@ class WorkerHandle:
         if self._take_over is None and self.state is not WorkerState.GONE:
             if self._suspension is not None:
                 self._suspension.close()
+            if self.current is not None:
+                self.current.look_back()  # ending a container takes its counters along
             self._take_over = self._loop.create_task(self._end_the_cell())
 
     async def _end_the_cell(self) -> None:
@@ -291,13 +295,22 @@ class WorkerHandle:
         self._on_gone(self._ended or WorkerEnded(receipt.ended, receipt.left))
 
     def _on_ended(self, ended: WorkerEnded) -> None:
-        """Take the supervisor's last word, and wait for it to exit as well."""
+        """Take the supervisor's last word, and wait for it to exit as well.
+
+        Where it is the cell's first process, it stays until its connection is closed, and with it
+        stays what the kernel has counted.
+        """
         self._ended = ended
         if self.state is not WorkerState.ENDING:
             self._never_ready = self.state is WorkerState.STARTING
             self._move(WorkerState.ENDING)
             self._deadline.cancel()
             self._deadline = self._loop.call_later(END_TIMEOUT_S, self._end_by_force)
+        self._job.read_now()  # a result may have come just before
+        if self.current is not None:
+            self.current.look_back()
+        with contextlib.suppress(OSError):  # it has exited already
+            self._cell.control.shutdown(socket.SHUT_WR)
         self._await_exit(ended)
 
     def _await_exit(self, ended: WorkerEnded) -> None:
@@ -311,7 +324,7 @@ class WorkerHandle:
         if self.state is WorkerState.GONE:
             return
         self._deadline.cancel()
-        self._job.read_now()  # a result may have come just before
+        self._job.read_now()  # what came just before a supervisor that ended without a word
         self._read_output()
         if self.current is not None:
             before = self._cpu_ms, self._read_bytes, self._written_bytes

@@ -20,6 +20,7 @@ import resource
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -35,6 +36,7 @@ OOM_SCORE = "500"  # out of memory, the kernel shall end a job before a daemon
 # With a pid namespace of its own the supervisor is its init, which no signal from inside reaches.
 # It is then shut to the job altogether. Elsewhere a later daemon must be able to read its mark.
 INIT = 1
+HANG_UP_S = 2.0  # that an init waits, after its last word, for the daemon to close the connection
 _CONTROL_STREAM = 2  # the supervisor's only request
 _READ = 4096
 _BLOCK = 512  # bytes, of the counters of blocks in wait4(2)
@@ -77,6 +79,8 @@ class Supervisor:
         os.close(self._job)
         _let_go_of_output()
         self._wait(woken)
+        if parent == INIT:
+            _await_hang_up(self._control)
         os._exit(0)  # nothing is left to be tidied up, and the daemon waits for it
 
     def _wait(self, woken: int) -> None:
@@ -190,6 +194,20 @@ def _let_go_of_output() -> None:
 
 def _note(number: int, stack: object) -> None:
     """Do nothing: a handler must exist for the signal to wake the poll."""
+
+
+def _await_hang_up(control: int) -> None:
+    """Return when the daemon has closed its end of ``control``, or after ``HANG_UP_S``.
+
+    An init takes its control group along, and what the kernel has counted there: processor time,
+    memory, and why it ended a process. The daemon reads that before it hangs up.
+    """
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    deadline = time.monotonic() + HANG_UP_S
+    while (left_s := deadline - time.monotonic()) > 0 and poll.poll(left_s * 1000):
+        if not _read(control):
+            return
 
 
 def _read(descriptor: int) -> bytes:

@@ -53,6 +53,8 @@ class PlayedCell:
         self.any_left = False
         self.last_word = WorkerEnded(ended=1, left=0)
         self.is_stubborn = False  # its supervisor answers to nothing
+        self.awaits_hang_up = False  # its supervisor stays, after its last word, until it is told
+        self.is_forgetful = False  # what was counted goes with the last process
         self.freezing: asyncio.Future[None] | None = None  # what freeze() waits for
         self.cannot: str = ""  # why nothing can be frozen or brought
         self.control, self._far_control = socket.socketpair()
@@ -64,6 +66,7 @@ class PlayedCell:
         for descriptor in (self.stdout, self.stderr):
             os.set_blocking(descriptor, False)
         self._exited = False
+        self._seen: tuple[TaskEnd | None, Metered] = None, NOT_METERED
         self._reader = FrameReader()
         asyncio.get_running_loop().add_reader(self._far_control, self._told)
 
@@ -95,15 +98,32 @@ class PlayedCell:
         self._far_job.close()
         self._let_go()
 
+    def lose_interpreter(self) -> None:
+        """Have the interpreter die; the supervisor tells how."""
+        self._far_job.close()
+
+    def say_last_word(self) -> None:
+        """Tell, as the supervisor, that the tree has ended."""
+        self._far_control.send(b"".join(framed(FrameType.REQUEST, 2, self.last_word)))
+
     def _told(self) -> None:
         told = self._far_control.recv(4096)
         if told and not self.is_stubborn:
             self.asked.append("end")
-            self._far_control.send(b"".join(framed(FrameType.REQUEST, 2, self.last_word)))
-        if not told or not self.is_stubborn:
+            self.say_last_word()
+        elif not told:
+            self.asked.append("hang up")
+        if not told or not (self.is_stubborn or self.awaits_hang_up):
             self._let_go()
 
+    def _forget(self) -> None:
+        """Remember only what was asked before, as control groups that are removed."""
+        if self.is_forgetful:
+            self.verdict, self.meter = self._seen
+
     def _let_go(self) -> None:
+        if self.awaits_hang_up:
+            self._forget()
         if not self._exited:
             self._exited = True
             asyncio.get_running_loop().remove_reader(self._far_control)
@@ -129,9 +149,11 @@ class PlayedCell:
         return self.held
 
     def overrun(self) -> TaskEnd | None:
+        self._seen = self.verdict, self._seen[1]
         return self.verdict
 
     def metered(self) -> Metered:
+        self._seen = self._seen[0], self.meter
         return self.meter
 
     def leftovers(self, interpreter: int) -> Callable[[], bool]:
@@ -156,6 +178,7 @@ class PlayedCell:
 
     async def end_all(self) -> Receipt:
         self.asked.append("end_all")
+        self._forget()
         self._let_go()
         return Receipt(2, 0)
 
@@ -494,6 +517,46 @@ async def test_limit_that_the_kernel_hit_is_the_reason_however_the_job_ended(
         await play.ended(run)
         assert run.how == (LIMIT, Cause.MEMORY)
         assert run.end.result == b""
+        await play.until(lambda: "clear_away" in cell.asked)
+
+
+async def test_limit_that_the_kernel_hit_is_known_before_the_counters_go_with_the_supervisor(
+    tmp_path: Path,
+) -> None:
+    async with playing(tmp_path) as play:
+        run, cell, _ = await play.begun(memory_bytes=64 * MIB)
+        cell.awaits_hang_up = cell.is_forgetful = True
+        cell.verdict, cell.meter = OUT_OF_MEMORY, Metered(1500, 64 * MIB)
+        cell.lose_interpreter()
+        usage = (await play.ended(run)).usage
+        assert run.how == (LIMIT, Cause.MEMORY)
+        assert (usage.cpu_ms, usage.peak_memory_bytes) == (1500, 64 * MIB)
+        assert cell.asked == ["begin", "wake", "end", "hang up", "clear_away"]
+
+
+async def test_limit_that_the_kernel_hit_is_known_before_a_cell_without_supervisor_is_ended(
+    tmp_path: Path,
+) -> None:
+    async with playing(tmp_path) as play:
+        run, cell, _ = await play.begun(memory_bytes=64 * MIB)
+        cell.is_forgetful = True
+        cell.verdict, cell.meter = OUT_OF_MEMORY, Metered(1500, 64 * MIB)
+        cell.die()
+        usage = (await play.ended(run)).usage
+        assert run.how == (LIMIT, Cause.MEMORY)
+        assert (usage.cpu_ms, usage.peak_memory_bytes) == (1500, 64 * MIB)
+        assert "end_all" in cell.asked
+
+
+async def test_result_that_came_before_the_supervisors_last_word_counts(tmp_path: Path) -> None:
+    async with playing(tmp_path) as play:
+        run, cell, stream_id = await play.begun()
+        cell.awaits_hang_up = cell.is_forgetful = True
+        cell.meter = Metered(1500, 64 * MIB)
+        cell.ran(stream_id)
+        cell.say_last_word()
+        usage = (await play.ended(run)).usage
+        assert (run.how, run.end.result, usage.cpu_ms) == (DONE, b"result", 1500)
         await play.until(lambda: "clear_away" in cell.asked)
 
 
