@@ -8,7 +8,8 @@ carry the time of the last commit and wait for it (a causally consistent session
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeVar
 
 import pymongo
 from alpyne_grid.nodes.data.backends.mongo.schema import Doc
@@ -31,13 +32,17 @@ from pymongo.errors import (
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
+T = TypeVar("T")
 Collection = AsyncCollection[Doc]
 Session = AsyncClientSession
 
 WRITES = WriteConcern("majority", j=True)
 READS = ReadConcern("majority")
-START_S = 10.0  # how long a start waits for a primary
+START_S = 15.0  # how long a start waits for a primary
+RETRY_S = 0.2
 _REASON_MAX = 200  # characters of what the server said
+# A primary that steps down or ends; as drivers' specifications have them (retryable writes).
+_PASSING = frozenset({6, 7, 89, 91, 134, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
 _UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
 # A write that was not acknowledged may have happened; whoever needs to know asks again.
 _NOT_ACKNOWLEDGED = "nothing was acknowledged; try again later"
@@ -107,6 +112,25 @@ class MongoLink:
         if seen is not None and (self._seen is None or seen > self._seen):
             self._seen = seen
 
+    async def patiently(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Return what ``act`` returns; it is begun again where an election interrupts it.
+
+        For what is done at a start and may be done twice; not all of it is repeated by the driver.
+        Raises ConfigError or OSError, which say what to do.
+        """
+        until = asyncio.get_running_loop().time() + START_S
+        try:
+            with pymongo.timeout(START_S):
+                while True:
+                    try:
+                        return await act()
+                    except PyMongoError as error:
+                        if not may_pass(error) or is_over(until):
+                            raise
+                    await asyncio.sleep(RETRY_S)
+        except PyMongoError as error:
+            raise self.refused_start(error) from error
+
     def failed(self, error: Exception, doing: str) -> StoreFailed:
         """Return what to tell a client, and the log, about a driver's error."""
         settings = self.settings
@@ -164,6 +188,15 @@ class MongoLink:
             words = f"{member.error}".partition(" (configured timeouts")[0] if member.error else ""
             said.append(words if name in words else f"{name}: {words or member.server_type_name}")
         return ", ".join(said)
+
+
+def may_pass(error: PyMongoError) -> bool:
+    """Return whether an error comes of an election or a lost connection, not of what was asked."""
+    if isinstance(error, ServerSelectionTimeoutError):
+        return False  # it has been waited for
+    if isinstance(error, ConnectionFailure):
+        return True
+    return isinstance(error, OperationFailure) and error.code in _PASSING
 
 
 def is_over(deadline: float) -> bool:

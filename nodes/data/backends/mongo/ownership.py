@@ -16,13 +16,12 @@ import secrets
 import socket
 from pathlib import Path
 
-import pymongo
-from alpyne_grid.nodes.data.backends.mongo.link import START_S, MongoLink, Session
+from alpyne_grid.nodes.data.backends.mongo.link import MongoLink, Session
 from alpyne_grid.nodes.data.backends.mongo.schema import FORMAT, INDEXES, OWNER, Doc
 from alpyne_grid.nodes.errors import ConfigError, StateError
 from bson.binary import UUID_SUBTYPE, Binary
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
 from alpyne_grid.durable import write_durably
 
@@ -55,16 +54,8 @@ async def look(link: MongoLink, name: bytes) -> str:
 
     name: of this node, b"" where it has none yet.
     """
-    try:
-        with pymongo.timeout(START_S):
-            found = await link[OWNER].find_one({"_id": OWNER})
-            if found is None:
-                await _check_empty(link)
-                return "not used yet"
-    except PyMongoError as error:
-        raise link.refused_start(error) from error
-    check_owner(link, found, name)
-    return f"this node's, {found['commits']} commits"
+    found = await link.patiently(lambda: _find(link, name))
+    return f"this node's, {found['commits']} commits" if found else "not used yet"
 
 
 async def claim(link: MongoLink, name: bytes, run: bytes, session: Session) -> int:
@@ -74,20 +65,26 @@ async def claim(link: MongoLink, name: bytes, run: bytes, session: Session) -> i
 
     Raises ConfigError where it is another's, StateError where a newer version wrote it, OSError.
     """
-    try:
-        with pymongo.timeout(link.settings.pause_s):
-            found = await link[OWNER].find_one({"_id": OWNER})
-            if found is None:
-                await _check_empty(link)
-            else:
-                check_owner(link, found, name)
-                await _end_session(link, found)
-            await _make_collections(link)
-            taken = await _take(link, name, run, session)
-    except PyMongoError as error:
-        raise link.refused_start(error) from error
-    commits: int = taken["commits"]
-    return commits
+
+    async def take() -> int:
+        found = await _find(link, name)
+        if found is not None:
+            await _end_session(link, found)
+        await _make_collections(link)
+        commits: int = (await _take(link, name, run, session))["commits"]
+        return commits
+
+    return await link.patiently(take)
+
+
+async def _find(link: MongoLink, name: bytes) -> Doc | None:
+    """Return the owner's document where it is this node's, None where there is none yet."""
+    found = await link[OWNER].find_one({"_id": OWNER})
+    if found is None:
+        await _check_empty(link)
+    else:
+        check_owner(link, found, name)
+    return found
 
 
 def check_owner(link: MongoLink, found: Doc, name: bytes) -> None:
@@ -123,7 +120,8 @@ async def _make_collections(link: MongoLink) -> None:
 
     async def make(name: str) -> None:
         if name not in present:
-            await link.database.create_collection(name)
+            with contextlib.suppress(CollectionInvalid):  # an attempt before has made it after all
+                await link.database.create_collection(name)
         if INDEXES[name]:
             await link[name].create_indexes(list(INDEXES[name]))
 

@@ -11,7 +11,7 @@ import socket
 from dataclasses import dataclass, field
 
 import pymongo
-from alpyne_grid.nodes.data.backends.mongo.link import START_S, MongoLink
+from alpyne_grid.nodes.data.backends.mongo.link import MongoLink
 from alpyne_grid.nodes.data.backends.mongo.schema import OWNER, Doc
 from alpyne_grid.nodes.data.backends.mongo.settings import MongoSettings
 from alpyne_grid.nodes.errors import ConfigError
@@ -49,17 +49,18 @@ async def inspect(link: MongoLink) -> Doc:
         )
     for probe in probes:
         check_member(settings, probe)
-    try:
-        with pymongo.timeout(START_S):
-            hello: Doc = await link.client.admin.command("hello")
-            await link[OWNER].find_one({"_id": OWNER}, {"_id": 1})
-    except PyMongoError as error:
-        raise link.refused_start(error) from error
+    hello = await link.patiently(lambda: _greet(link))
     more = {f"{host}:{port}" for host, port in link.client.nodes} - set(seeds)
     for probe in await _probe_all(settings, sorted(more)):
         check_member(settings, probe)
     await asyncio.to_thread(_check_privacy, settings, [*seeds, *more])
     return hello
+
+
+async def _greet(link: MongoLink) -> Doc:
+    """Return the primary's ``hello``, once the user may read the database."""
+    await link[OWNER].find_one({"_id": OWNER}, {"_id": 1})
+    return await link.client.admin.command("hello")
 
 
 def check_member(settings: MongoSettings, probe: Probe) -> None:

@@ -3,6 +3,7 @@
 The objects are put by the manager library into a node's daemon, as users do.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -13,9 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from mongo_bench import MIB
+from alpyne_grid.nodes.data.records import Usage
+from alpyne_grid.tools.contracts.data.bench import ANN
+from mongo_bench import MIB, with_boxes
 from mongo_site import PUTTERS, Site, content
 from parts.mongo_set import MongoSet
+from pymongo.errors import PyMongoError
 
 from alpyne_proto.errors import AlpyneError
 
@@ -59,6 +63,23 @@ def test_no_acknowledged_object_is_lost_or_torn_when_the_primary_is_killed_durin
     assert sorted(item.path for item in site.box.glob("**")) == sorted(paths)
     mongo_set.make_whole()
     site.check_all()
+
+
+@pytest.mark.parametrize("after_s", [0.02, 0.08, 0.15])
+async def test_back_end_starts_while_the_primary_changes(
+    mongo_set: MongoSet, tmp_path: Path, after_s: float
+) -> None:
+    primary = mongo_set.primary()
+
+    def step_down() -> None:
+        time.sleep(after_s)
+        with mongo_set.client(primary) as client, contextlib.suppress(PyMongoError):
+            client.admin.command("replSetStepDown", 5, force=True)
+
+    stepping = asyncio.create_task(asyncio.to_thread(step_down))
+    async with with_boxes(mongo_set.uri, tmp_path) as backend:
+        assert (await backend.usages())[ANN] == Usage(0, 1)
+    await stepping
 
 
 def test_puts_go_on_at_the_next_primary_when_one_hangs(
