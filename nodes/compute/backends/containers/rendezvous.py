@@ -17,6 +17,7 @@ from alpyne_grid.nodes.compute.backends.containers.recipe import SOCKET
 
 FOLDERS = 2  # that a worker hands out: scratch and shared memory
 HANDED_OUT = 4 + FOLDERS
+EXCHANGE_S = 5.0  # for a worker that has come; its processor may be busy, or its share used up
 _PEER = struct.Struct("3i")  # pid, uid, gid: unix(7)
 _WRITE_ALL = 0o222
 
@@ -62,7 +63,7 @@ class Rendezvous:
         except TimeoutError:
             return None
         with end:
-            end.settimeout(within_s)
+            end.settimeout(EXCHANGE_S)
             about = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
             pid, _, _ = _PEER.unpack(about)
             if pid == 0:

@@ -92,6 +92,24 @@ def test_nobody_has_come_yet(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_worker_that_has_come_may_take_longer_than_a_look(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def slowly() -> list[int]:
+        go_on.wait(10)
+        return folders()
+
+    rendezvous = Rendezvous(tmp_path)
+    thread, got = play(tmp_path, slowly)
+    threading.Timer(0.1, go_on.set).start()
+    found = None
+    while found is None:
+        found = rendezvous.meet(0.01)
+    thread.join()
+    rendezvous.close()
+    closed(*found.descriptors, *got)
+
+
 def test_worker_is_met_in_a_folder_whose_path_is_longer_than_a_sockets(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 120) / ("e" * 120)
     deep.mkdir(parents=True)
