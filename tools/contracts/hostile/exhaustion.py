@@ -15,6 +15,7 @@ from alpyne_proto.messages.compute import Cause, JobState
 
 MIB = 1 << 20
 MEMORY = 128 * MIB
+LITTLE_MEMORY = 48 * MIB
 DISK = 16 * MIB
 PROCESSES = 48
 OUTPUT = 8 * MIB
@@ -78,6 +79,20 @@ class ExhaustionContract(HostileBench):
             assert "memory" in run.end.text
             assert str(MEMORY) in run.end.text
             assert run.end.usage.peak_memory_bytes > MEMORY // 2
+
+    async def test_each_of_many_jobs_that_take_too_much_memory_ends_by_that_limit(
+        self, tmp_path: Path
+    ) -> None:
+        async with self.hostile(tmp_path, "memory") as bench:
+            runs = [
+                bench.start_call(bombs.memory_hog, memory_bytes=LITTLE_MEMORY) for _ in range(20)
+            ]
+            for run in runs:
+                await bench.ended(run, 60)
+            assert [run.how for run in runs] == [(LIMIT, Cause.MEMORY)] * 20
+            assert [len(run.ends) for run in runs] == [1] * 20
+            assert len({run.written().split("\n")[0] for run in runs}) == 20  # each its own cell
+            assert min(run.end.usage.peak_memory_bytes for run in runs) > LITTLE_MEMORY // 2
 
     async def test_job_that_fills_the_disk_ends_by_that_limit(self, tmp_path: Path) -> None:
         async with self.hostile(tmp_path, "disk") as bench:
