@@ -38,7 +38,7 @@ from alpyne_grid.nodes.compute.backends.sandbox_start import (
 )
 from alpyne_grid.nodes.compute.backends.sandbox_view import make_view
 from alpyne_grid.nodes.compute.backends.stage import GROUP, USERS, USERS_MOST, Stage
-from alpyne_grid.nodes.compute.backends.wall_defaults import read_defaults
+from alpyne_grid.nodes.compute.backends.wall_defaults import PROCESSES_MOST, read_defaults
 from alpyne_grid.nodes.errors import ConfigError
 
 from alpyne_grid.durable import write_durably
@@ -70,6 +70,7 @@ class SandboxCells:
         self._groups = CellGroups("")  # none, until ``start``
         self._recipe: Recipe | None = None
         self._made = 0
+        self._first_user = secrets.randbelow(USERS_MOST)  # other nodes of this machine have others
         self._clearing: set[asyncio.Future[object]] = set()
 
     # ---- what it is ----
@@ -99,7 +100,8 @@ class SandboxCells:
         return Walls(
             max(memory, MEMORY_LEAST) if kept else 0,
             (task.cpus if task is not None else 1) if "cpu" in has else 0,
-            (task.processes if task is not None else 0) or defaults.processes,
+            # More than the kernel can have at all would be an error to it, not a limit.
+            min((task.processes if task is not None else 0) or defaults.processes, PROCESSES_MOST),
             (task.disk_bytes if task is not None else 0) or defaults.disk_bytes,
             task.network if task is not None else "",
         )
@@ -208,7 +210,7 @@ class SandboxCells:
         name = f"{self._boot}.{self._made}"
         folder = self._cells / name
         folder.mkdir(mode=0o700)
-        user = os.geteuid() or USERS + self._made % USERS_MOST
+        user = os.geteuid() or USERS + (self._first_user + self._made) % USERS_MOST
         os.chown(folder, user, -1)
         brought = Brought(folder, GROUP if _is_root() else None)
         group = CellGroup({})

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 USERS = 0x7000_0000  # the first of the users of cells, beyond those of people and systems
-USERS_MOST = 1 << 16
+USERS_MOST = 1 << 24
 GROUP = USERS  # of all of them: it may read the files that are handed in
 _TOOLS = ("unshare", "mount", "nsenter", "setpriv")  # of util-linux
 _MOUNT_POINTS = ("/mnt", "/media", "/srv", "/opt")  # of which one is empty enough to be covered

@@ -9,6 +9,8 @@ from alpyne_grid.nodes.errors import ConfigError
 PROCESSES = 256  # a fork bomb stops there; few programs need as many
 DISK_BYTES = 256 << 20  # scratch is memory of the machine
 DISK_LEAST = 1 << 20
+PROCESSES_MOST = (1 << 22) - 1  # the kernel has no more; with the supervisor
+BYTES_MOST = 1 << 50
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -26,21 +28,23 @@ def read_defaults(options: Mapping[str, tuple[str, ...]]) -> WallDefaults:
     Raises ConfigError for what is no number or size.
     """
     return WallDefaults(
-        _size(options, "job-memory", 0, 0),
-        _size(options, "job-processes", PROCESSES, 1),
-        _size(options, "job-disk", DISK_BYTES, DISK_LEAST),
+        _size(options, "job-memory", 0, 0, BYTES_MOST),
+        _size(options, "job-processes", PROCESSES, 1, PROCESSES_MOST),
+        _size(options, "job-disk", DISK_BYTES, DISK_LEAST, BYTES_MOST),
     )
 
 
-def _size(options: Mapping[str, tuple[str, ...]], name: str, default: int, least: int) -> int:
+def _size(
+    options: Mapping[str, tuple[str, ...]], name: str, default: int, least: int, most: int
+) -> int:
     values = options.get(name, ())
     if not values:
         return default
     found = re.fullmatch(r"(\d{1,15})([KMGT]iB|B)?", values[-1])
     size = int(found[1]) * _UNITS[found[2] or ""] if found else -1
-    if size < least:
+    if not least <= size <= most:
         raise ConfigError(
-            f"{name}: expected a number such as 256 or 512MiB, at least {least}, got "
-            f"{values[-1]!r:.80}"
+            f"{name}: expected a number such as 256 or 512MiB (KiB, GiB, TiB), {least} to {most}, "
+            f"got {values[-1]!r:.80}"
         )
     return size

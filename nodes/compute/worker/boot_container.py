@@ -37,7 +37,8 @@ def main(arguments: "list[str]") -> None:
     os.dup2(stderr, 2)
     os.close(stdout)
     os.close(stderr)
-    os.environ.update(HOME=SCRATCH, TMPDIR=SCRATCH)
+    # The user is a number that no image knows, so programs that ask for its name find it here.
+    os.environ.update(HOME=SCRATCH, TMPDIR=SCRATCH, USER="nobody", LOGNAME="nobody")
     _boot()["main"](["", str(control), str(job), SCRATCH, *_places()])
 
 

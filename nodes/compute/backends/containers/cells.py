@@ -31,7 +31,8 @@ from alpyne_grid.nodes.compute.backends.launch import folder_tag
 ENGINE_PATIENCE_S = 30.0  # that a job waits for an engine to be back
 RETRY_S = 0.25
 CELLS_MOST = 1024  # containers at once; the pool of workers keeps far fewer
-PROCESSES_MOST = 32_768  # that a job may ask for
+PROCESSES_MOST = 32_768  # of a job, where the administrator gives no more
+DISK_LEAST = 1 << 16  # bytes of scratch; an engine takes no less than a page
 LAUNCHER_LOST = (
     "the launcher, which held the socket of the container engine, has ended, and with it all "
     "containers; start the node again, jobs that ran will run again"
@@ -70,16 +71,16 @@ class DockerCells:
 
     def walls(self, task: Task | None) -> Walls:
         """Return what the kernel enforces for ``task``: all of its limits."""
-        defaults, image = self.settings.defaults, self.settings.images[0]
+        image, (memory, processes, disk) = self.settings.images[0], self.settings.defaults
+        memory = min(memory, _machine_bytes())
         if task is None:
-            return Walls(
-                defaults.memory_bytes, 1, defaults.processes, defaults.disk_bytes, "", image
-            )
+            return Walls(memory, 1, processes, min(disk, _machine_bytes()), "", image)
+        # Beyond what the launcher would take, a limit keeps nobody from anything.
         return Walls(
-            task.memory_bytes or defaults.memory_bytes,
-            task.cpus,
-            task.processes or defaults.processes,
-            task.disk_bytes or defaults.disk_bytes,
+            min(task.memory_bytes or memory, _machine_bytes()),
+            min(task.cpus, _cores()),  # a node may have more slots than cores
+            min(task.processes or processes, self._processes_most),
+            max(DISK_LEAST, min(task.disk_bytes or disk, _machine_bytes())),
             task.network,
             task.image or image,
         )
@@ -165,7 +166,6 @@ class DockerCells:
 
     async def _open(self, link: LauncherLink) -> None:
         """Tell the launcher what it may do."""
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         settings = self.settings
         await link.ask(
             "open",
@@ -176,10 +176,14 @@ class DockerCells:
             images=list(settings.images),
             networks=list(settings.networks),
             cells_most=CELLS_MOST,
-            memory_most=memory,
-            cpus_most=os.cpu_count() or 1,
-            processes_most=max(PROCESSES_MOST, settings.defaults.processes),
+            memory_most=_machine_bytes(),
+            cpus_most=_cores(),
+            processes_most=self._processes_most,
         )
+
+    @property
+    def _processes_most(self) -> int:
+        return max(PROCESSES_MOST, self.settings.defaults.processes)
 
     def _make_folders(self) -> None:
         install_runtime(self._runtime)
@@ -292,6 +296,14 @@ def _limits(seen: Mapping[str, Any]) -> Mapping[str, Enforcement]:
             "network": "kernel",
         }
     )
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 async def _remove(link: LauncherLink, number: int) -> None:

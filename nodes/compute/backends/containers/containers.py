@@ -7,6 +7,7 @@ Methods are called from several threads at once, those about one cell one after 
 
 import contextlib
 import os
+import secrets
 import select
 import shutil
 import threading
@@ -53,6 +54,7 @@ class Containers:
         self.label = f"{recipe.LABEL}={opened['tag']}"  # of all its containers
         self._cells: dict[int, Container] = {}
         self._pythons: dict[str, str] = {}  # by image: the name under which it runs
+        self._users = recipe.USERS, recipe.USERS_MOST
         self._lock = threading.Lock()
         self._closing = False
 
@@ -68,13 +70,16 @@ class Containers:
                 raise EngineFailed(
                     f"there is no network {name}; make it by: docker network create {name}"
                 )
+        security = [str(one) for one in info.get("SecurityOptions") or ()]
+        if any("userns" in one or "rootless" in one for one in security):
+            self._users = recipe.MAPPED_USERS, recipe.MAPPED_USERS_MOST
         images = self._opened["images"]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             pythons = list(pool.map(self._probe, images))
         return {
             "engine": str(info.get("ServerVersion"))[:40],
             "cgroup": str(info.get("CgroupVersion", "1"))[:4],
-            "seccomp": any("seccomp" in str(one) for one in info.get("SecurityOptions") or ()),
+            "seccomp": any("seccomp" in one for one in security),
             "memory": bool(info.get("MemoryLimit")),
             "cpu": bool(info.get("CpuCfsQuota")),
             "processes": bool(info.get("PidsLimit")),
@@ -175,7 +180,7 @@ class Containers:
         )
 
     def _ask_image(self, image: str, python: str) -> str:
-        body = recipe.probe(self._opened, image, python)
+        body = recipe.probe(self._opened, image, python, self._user())
         container = self._engine.create(body, _name("probe"))
         try:
             self._engine.start(container)
@@ -208,7 +213,7 @@ class Containers:
         rendezvous = Rendezvous(folder)
         try:
             python = self._pythons.get(fields["image"], PYTHONS[0])
-            body = recipe.container(self._opened, fields, python)
+            body = recipe.container(self._opened, fields, python, self._user())
             container.id = self._engine.create(body, container.name)
             self._engine.start(container.id)
             met = self._meet(rendezvous, container)
@@ -263,6 +268,11 @@ class Containers:
         if container is None:
             raise EngineFailed("its container is gone")
         return container
+
+    def _user(self) -> int:
+        """Return a user that no other container has, but for a rare chance."""
+        first, most = self._users
+        return first + secrets.randbelow(most)
 
     def _folder(self, number: int) -> Path:
         return Path(self._opened["cells"]) / str(number)

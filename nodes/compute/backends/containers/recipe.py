@@ -12,7 +12,12 @@ from typing import Any
 RUNTIME = "/alpyne"  # where the runtime is mounted
 CELL = "/run/alpyne"  # where the cell's own folder is mounted: its socket, its programs
 SOCKET = "worker.sock"
-USER = "65534:65534"  # nobody; who has no rights outside either where the ids are not mapped
+# Each container runs as a user of its own, which nobody else has, as most of what the kernel counts
+# per user is outside of control groups (inotify, message queues, descriptors in flight): one user
+# for all, and a job could take it from the containers of other accounts.
+USERS, USERS_MOST = 0x7100_0000, 1 << 24  # beyond those of people, systems and level 1
+MAPPED_USERS, MAPPED_USERS_MOST = 10_000, 50_000  # where the engine maps ids, 65536 of them
+GROUP = 65534  # nogroup
 LABEL = "org.alpyne.node"  # its value is the tag of a node's state folder
 MARK = "ALPYNE_JOB_MARK"
 CPU_PERIOD_US = 100_000  # the kernel's own default; not nano_cpus, which no update can change
@@ -23,14 +28,17 @@ SHARED_MEMORY_MOST = 64 << 20  # of /dev/shm, Docker's own default
 LOG_BYTES = "64k"  # what a worker says that fails to start; the output of jobs goes elsewhere
 
 
-def container(opened: Mapping[str, Any], make: Mapping[str, Any], python: str) -> dict[str, Any]:
+def container(
+    opened: Mapping[str, Any], make: Mapping[str, Any], python: str, user: int
+) -> dict[str, Any]:
     """Return the description of the container for a ``make``.
 
     ``opened``, ``make``: fields of the verbs. ``python``: the interpreter's name in the image.
+    ``user``: its own, by number.
     """
     cell = Path(opened["cells"]) / str(make["cell"])
     return {
-        **_process(make["image"], [python, *_isolated(), f"{CELL}/{SOCKET}"]),
+        **_process(make["image"], [python, *_isolated(), f"{CELL}/{SOCKET}"], user),
         "Env": ["LANG=C.UTF-8", "PYTHONUNBUFFERED=1", f"{MARK}={make['mark']}"],
         "Labels": {LABEL: opened["tag"]},
         "HostConfig": {
@@ -40,11 +48,11 @@ def container(opened: Mapping[str, Any], make: Mapping[str, Any], python: str) -
     }
 
 
-def probe(opened: Mapping[str, Any], image: str, python: str) -> dict[str, Any]:
+def probe(opened: Mapping[str, Any], image: str, python: str, user: int) -> dict[str, Any]:
     """Return the description of a container that says which Python ``image`` has."""
     small = {"memory": 128 << 20, "cpus": 0, "processes": 16, "disk": 1 << 20, "network": ""}
     return {
-        **_process(image, [python, *_isolated()]),
+        **_process(image, [python, *_isolated()], user),
         "Env": ["LANG=C.UTF-8"],
         "Labels": {LABEL: opened["tag"]},
         "HostConfig": {**_walls(small), "Mounts": [_mount(opened["runtime"], RUNTIME)]},
@@ -56,10 +64,10 @@ def _isolated() -> list[str]:
     return ["-I", "-S", f"{RUNTIME}/worker/boot_container.py"]
 
 
-def _process(image: str, command: list[str]) -> dict[str, Any]:
+def _process(image: str, command: list[str], user: int) -> dict[str, Any]:
     return {
         "Image": image,
-        "User": USER,
+        "User": f"{user}:{GROUP}",
         "Entrypoint": command[:1],
         "Cmd": command[1:],
         "WorkingDir": "/tmp",

@@ -19,6 +19,7 @@ def test_defaults_are_as_the_options_say() -> None:
     [
         ("job-memory", "much"), ("job-memory", "1 GiB"), ("job-memory", "-1"),
         ("job-processes", "0"), ("job-disk", "1000"), ("job-disk", "1MB"), ("job-disk", ""),
+        ("job-processes", "999999999"), ("job-memory", "9999TiB"), ("job-disk", "9999TiB"),
     ],
 )  # fmt: skip
 def test_option_that_is_no_size_is_a_configuration_error(name: str, text: str) -> None:

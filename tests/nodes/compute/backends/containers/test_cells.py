@@ -1,7 +1,10 @@
 """What containers can be asked beside the contracts: images, networks, walls, what stays warm."""
 
+import array
 import asyncio
+import contextlib
 import os
+import socket
 import sys
 import time
 from contextlib import AbstractAsyncContextManager
@@ -35,6 +38,19 @@ def which() -> str:
 
 def mark() -> str:
     return os.environ["ALPYNE_JOB_MARK"]
+
+
+def send_more_descriptors_than_a_user_may() -> None:
+    """Have descriptors under way that nobody takes, until the kernel allows no more."""
+    ends = []
+    null = array.array("i", [os.open(os.devnull, os.O_RDONLY)] * 250)
+    with contextlib.suppress(OSError):
+        while True:
+            ends.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+            for _ in range(5):
+                ends[-1][0].sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, null)])
+    print("full", flush=True)
+    time.sleep(60)
 
 
 class TestCells(BackendBench):
@@ -92,6 +108,20 @@ class TestCells(BackendBench):
             large = await bench.value(mark, memory_bytes=96 * MIB)
             assert small == again
             assert small != large
+
+    async def test_job_that_exhausts_what_its_user_may_have_hurts_no_other_container(
+        self, tmp_path: Path
+    ) -> None:
+        async with self.bench(tmp_path) as bench:
+            hog = bench.start_call(send_more_descriptors_than_a_user_may, memory_bytes=64 * MIB)
+            assert await bench.line(hog) == "full"
+            # To start a worker takes descriptors in flight, too.
+            assert await bench.value(which, memory_bytes=96 * MIB) == "python"
+
+    async def test_limits_beyond_what_there_is_are_no_error(self, tmp_path: Path) -> None:
+        async with self.bench(tmp_path) as bench:
+            assert await bench.value(which, processes=5_000_000, disk_bytes=1 << 60) == "python"
+            assert await bench.value(which, disk_bytes=1, cpus=1_000) == "python"
 
     async def test_node_says_what_the_kernel_enforces(self, tmp_path: Path) -> None:
         async with self.bench(tmp_path) as bench:

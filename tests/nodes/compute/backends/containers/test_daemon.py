@@ -61,7 +61,7 @@ def wait() -> None:
 
 def where() -> tuple[int, str]:
     with open("/proc/1/cgroup"):
-        return os.getuid(), os.getcwd()
+        return os.getgid(), os.getcwd()
 
 
 class TestKilledDaemon:

@@ -6,6 +6,7 @@ import pytest
 from alpyne_grid.nodes.compute.backends.containers import recipe
 
 OPENED = {"tag": "0123456789abcdef", "runtime": "/state/runtime", "cells": "/state/cells"}
+USER = 1_900_000_007
 MAKE = {
     "cell": 3,
     "mark": "0123456789abcdef.00ff.3.",
@@ -19,11 +20,11 @@ MAKE = {
 
 
 def made(**changes: Any) -> dict[str, Any]:
-    return recipe.container(OPENED, {**MAKE, **changes}, "python3")
+    return recipe.container(OPENED, {**MAKE, **changes}, "python3", USER)
 
 
 def probe() -> dict[str, Any]:
-    return recipe.probe(OPENED, "python:3.12-slim", "python3")
+    return recipe.probe(OPENED, "python:3.12-slim", "python3", USER)
 
 
 @pytest.mark.parametrize("body", [made(), probe()], ids=["worker", "probe"])
@@ -45,8 +46,10 @@ def test_container_is_isolated(body: dict[str, Any], name: str, value: Any) -> N
 
 
 @pytest.mark.parametrize("body", [made(), probe()], ids=["worker", "probe"])
-def test_container_runs_as_nobody_and_without_an_images_health_check(body: dict[str, Any]) -> None:
-    assert body["User"] == "65534:65534"
+def test_container_runs_as_a_user_of_its_own_without_an_images_health_check(
+    body: dict[str, Any],
+) -> None:
+    assert body["User"] == "1900000007:65534"
     assert body["Healthcheck"] == {"Test": ["NONE"]}
     assert body["Labels"] == {recipe.LABEL: OPENED["tag"]}
 
