@@ -23,6 +23,7 @@ from alpyne_proto.messages.compute import Cause, JobState
 
 FILES_KEPT = 8  # brought into a cell and not asked for since; links, which take no room
 END_S = 15.0  # for the launcher to end a container
+EXIT_S = 2.0  # for a first process that has closed its end of the connection
 HANG_UP_S = 4.0  # for a supervisor whose connection is closed; its own patience is 2 s
 FILES_WORTH_A_WORD = 10  # an out of memory is explained by files from a tenth of the limit on
 _EXECUTION_SEGMENTS = 2  # of a folder's path that tell two executions apart
@@ -197,6 +198,8 @@ class DockerCell:
     async def end_all(self) -> tree.Receipt:
         """Have the container ended; where the engine is away, its own processes do it at EOF."""
         inside = tree.descendants(self.supervisor)
+        if self.control.fileno() < 0:  # lost: it is about to exit, and must seem to do so alone
+            await self._await_exit(EXIT_S)
         try:
             async with asyncio.timeout(END_S):
                 done = await self._link.ask("end", cell=self._number)
@@ -223,7 +226,13 @@ class DockerCell:
         """Close the connection to the supervisor, which then ends its tree and itself."""
         with contextlib.suppress(OSError):  # it has ended already
             self.control.shutdown(socket.SHUT_RDWR)
-        await asyncio.to_thread(select.select, [self._process], [], [], HANG_UP_S)
+        await self._await_exit(HANG_UP_S)
+
+    async def _await_exit(self, within_s: float) -> None:
+        """Return when the first process has ended, or after ``within_s``."""
+        exited = select.poll()  # its own: this one may be asked meanwhile
+        exited.register(self._process, select.POLLIN)
+        await asyncio.to_thread(exited.poll, within_s * 1000)
 
     def let_go(self) -> None:
         """Drop a cell that no worker handle has taken over."""

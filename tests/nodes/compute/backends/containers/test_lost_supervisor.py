@@ -1,5 +1,6 @@
-"""A container whose first process the kernel ends for want of memory, before it can say a word."""
+"""A container whose first process ends before it can say a word."""
 
+import asyncio
 import os
 import sys
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +11,7 @@ import cloudpickle
 import psutil
 import pytest
 from alpyne_grid.nodes.compute.backends.base import Backend, BackendSetup
-from alpyne_grid.tools.contracts.compute import LIMIT, BackendBench, marked
+from alpyne_grid.tools.contracts.compute import FAILED, LIMIT, BackendBench, marked
 from parts.docker_engine import Engine
 
 from alpyne_proto.messages.compute import Cause
@@ -37,10 +38,17 @@ def take_memory_once_the_supervisor_goes_first() -> None:
         taken.append(bytearray(b"x" * MIB))
 
 
-class TestOutOfMemory(BackendBench):
+def bide() -> None:
+    import time
+
+    print("up", flush=True)
+    time.sleep(60)
+
+
+class TestLostSupervisor(BackendBench):
     @pytest.fixture(autouse=True)
-    def _given(self, engine: Engine, opened: Any) -> None:
-        self._engine, self._opened = engine, opened
+    def _given(self, engine: Engine, opened: Any, containers_of: Any) -> None:
+        self._engine, self._opened, self._containers_of = engine, opened, containers_of
 
     def opened(self, setup: BackendSetup) -> AbstractAsyncContextManager[Backend]:
         found: AbstractAsyncContextManager[Backend] = self._opened(self._engine, setup)
@@ -64,3 +72,17 @@ class TestOutOfMemory(BackendBench):
                 await bench.ended(run)
             assert [run.how for run in runs] == [(LIMIT, Cause.MEMORY)] * 4
             assert min(run.end.usage.peak_memory_bytes for run in runs) > MEMORY // 2
+
+    async def test_job_fails_for_the_node_when_somebody_else_ended_its_container(
+        self, tmp_path: Path
+    ) -> None:
+        async with self.bench(tmp_path) as bench:
+            runs = [bench.start_call(bide) for _ in range(3)]
+            for run in runs:
+                await bench.line(run, 20)
+            for row in self._containers_of(self._engine, tmp_path / "backend"):
+                await asyncio.to_thread(self._engine.api.post, f"/containers/{row['Id']}/kill")
+            for run in runs:
+                await bench.ended(run)
+            assert [run.how for run in runs] == [(FAILED, Cause.NODE)] * 3
+            assert "run the job again" in runs[0].end.text
