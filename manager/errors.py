@@ -23,7 +23,7 @@ AlpyneError
 │   ├── LimitExceeded           memory, processes, disk or output over its limit
 │   ├── JobTimeout              it ran longer than its timeout
 │   ├── JobCancelled            it was cancelled; .receipt says what was ended
-│   ├── JobLost                 its nodes were lost more often than allowed
+│   ├── JobLost                 its nodes were lost, or could not run it, more often than allowed
 │   ├── JobRefused              the node did not take it
 │   └── NoNodeFits              no compute node of the pool satisfies its requirements
 └── ObjectError             an object or container
@@ -230,7 +230,7 @@ class JobCancelled(JobFailed):
 
 
 class JobLost(JobFailed):
-    """The job's nodes were lost more often than a job may move."""
+    """The job's nodes were lost, or could not run it, more often than a job may move."""
 
     remedy = "look at the nodes (`alpyne nodes`); a job that ends its nodes needs a memory limit"
 
@@ -310,6 +310,11 @@ class UnsafePath(ObjectError):
     code = ErrorCode.BAD_REQUEST
 
 
+# For a JobLost whose reason is that of a node which was there.
+NODE_FAILED_REMEDY = (
+    "put right at the node what the reason names, then submit the job again; or add a node that "
+    "can run it (`alpyne nodes` shows what there is)"
+)
 # Where the cause says more than the class of the error.
 _REMEDIES = {
     Cause.MEMORY: "raise memory= of the job, or give it less to do at once",

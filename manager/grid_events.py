@@ -54,6 +54,7 @@ class Outcome:
     refused: ErrorCode = ErrorCode.NO_ERROR
     misfits: tuple[str, ...] = ()  # why no node fits, one line per node
     from_node: bool = False  # a node's word, not the manager's decision
+    node_failed: bool = False  # a node that was there could not run or keep it; ``text`` says why
 
 
 def with_misfits(outcome: Outcome, misfits: tuple[str, ...]) -> Outcome:

@@ -94,7 +94,7 @@ class GridState:
         if job.cancelled:
             self._give_up_cancelled(job, f"cancelled ({why})")
         elif moves and job.moves >= MOVES_MAX:
-            self._give_up_lost(job, why)
+            self._give_up_lost(job, why, node_failed=True)
         else:
             if moves:
                 job.moves += 1
@@ -134,9 +134,10 @@ class GridState:
             outcome = replace(outcome, receipt=Receipt(confirmed=True))
         self._give_up(job, outcome)
 
-    def _give_up_lost(self, job: GridJob, why: str) -> None:
+    def _give_up_lost(self, job: GridJob, why: str, *, node_failed: bool = False) -> None:
         text = f"{why}; it had moved {job.moves} times before"
-        self._give_up(job, self._verdict(job, JobState.LOST, Cause.NODE, text))
+        outcome = self._verdict(job, JobState.LOST, Cause.NODE, text)
+        self._give_up(job, replace(outcome, node_failed=node_failed))
 
     def _end(self, job: GridJob) -> None:
         outcome = job.outcome

@@ -146,11 +146,14 @@ def failure(outcome: Outcome, place: Place) -> errors.JobFailed:
         kind, reason = errors.JobRefused, f"the node refused the job: {outcome.text}"
     elif outcome.state is JobState.KILLED and outcome.cause is Cause.CANCELLED:
         reason = outcome.text or "the job was cancelled"
+    # A node that was there told what it lacks; JobLost itself speaks of nodes that went away.
+    is_nodes_fault = kind is errors.JobLost and (outcome.from_node or outcome.node_failed)
     return kind(
         reason,
         job_id=place.job_id.hex(),
         node=place.node,
         cause=outcome.cause,
+        remedy=errors.NODE_FAILED_REMEDY if is_nodes_fault else "",
         exit_status=outcome.exit_status,
         receipt=outcome.receipt,
     )

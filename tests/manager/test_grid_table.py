@@ -476,6 +476,7 @@ def test_table_fails_a_job_in_the_nodes_words_when_nodes_failed_too_often(grid: 
     outcome = grid.delivered()[0].outcome
     assert (outcome.state, outcome.cause) == (JobState.LOST, Cause.NODE)
     assert outcome.text == "no engine; it had moved 5 times before"
+    assert outcome.node_failed
 
 
 def test_table_does_not_try_a_cancelled_job_again_when_its_node_failed(grid: Driver) -> None:

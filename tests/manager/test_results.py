@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,23 @@ def test_limit_names_itself_and_the_option_that_raises_it(cause: Cause, option: 
     assert error.cause is cause
     assert option in error.remedy
     assert option.rstrip("=") in error.reason or cause is Cause.OUTPUT
+
+
+@pytest.mark.parametrize(
+    ("more", "hint"),
+    [
+        ({}, "needs a memory limit"),  # the manager's own verdict: the nodes went away
+        ({"node_failed": True}, "put right at the node what the reason names"),
+        ({"from_node": True}, "put right at the node what the reason names"),
+        ({"misfits": ("one: too small",)}, "ask for less"),
+    ],
+    ids=["nodes lost", "nodes failed", "told by a node", "no node fits"],
+)
+def test_hint_tells_nodes_that_went_away_from_nodes_that_could_not_run_it(
+    more: dict[str, Any], hint: str
+) -> None:
+    lost = replace(outcome(b"", JobState.LOST, Cause.NODE, "no image"), **more)
+    assert hint in results.failure(lost, TRUSTED).remedy
 
 
 def test_every_cause_has_an_error_and_a_title() -> None:
