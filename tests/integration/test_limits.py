@@ -1,17 +1,32 @@
 """What a program asks of isolated nodes, from its keyword to the error that names it."""
 
+import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from alpyne_grid.manager import JobState, LimitExceeded, Manager, NoNodeFits
+from alpyne_grid.manager import (
+    Job,
+    JobCancelled,
+    JobState,
+    JobTimeout,
+    LimitExceeded,
+    Manager,
+    NoNodeFits,
+)
 from alpyne_grid.manager.identity import create_account
 from alpyne_grid.tools.cluster import LocalCluster
+from parts.docker_engine import Engine
 
 from alpyne_proto.messages.compute import Cause
 
 pytestmark = pytest.mark.integration
+STANDS_STILL_S = 0.4  # how long a suspension lasts; the jobs tell the time each 10 ms
+_CONTAINER = re.compile("[0-9a-f]{64}")
 
 
 @pytest.fixture(
@@ -21,14 +36,20 @@ pytestmark = pytest.mark.integration
         pytest.param("docker", marks=pytest.mark.docker, id="level-2"),
     ],
 )
+def engine_of_node(request: pytest.FixtureRequest) -> Engine | None:
+    """The engine that has the node's containers; None at level 1."""
+    return request.getfixturevalue("engine") if request.param == "docker" else None
+
+
+@pytest.fixture(scope="module")
 def grid(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    engine_of_node: Engine | None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Manager]:
     """A manager of one isolated node."""
     options = ["--level", "1"]
-    if request.param == "docker":
-        engine = request.getfixturevalue("engine")
-        options = ["--backend", "docker", "--docker-host", engine.host, "--image", engine.image]
+    if engine_of_node is not None:
+        host, image = engine_of_node.host, engine_of_node.image
+        options = ["--backend", "docker", "--docker-host", host, "--image", image]
     with LocalCluster(tmp_path_factory.mktemp("limits") / "cluster", create_account) as cluster:
         cluster.start("compute", "--slots", "2", *options)
         with Manager.connect(cluster.addresses, home=cluster.home) as made:
@@ -114,11 +135,102 @@ def test_usage_of_a_job_is_what_the_kernel_counted(grid: Manager) -> None:
     assert 1 << 20 < usage.peak_memory_bytes < 1 << 30
 
 
-def test_isolated_job_is_suspended_and_resumed(grid: Manager) -> None:
-    job = grid.submit(spin, 1.0)
-    assert job.suspend().wait(60) is JobState.SUSPENDED
-    assert job.resume().wait(60) is JobState.RUNNING
-    assert job.result(60) == 1.0
+def tick(mark: str) -> None:
+    """Print the time again and again, as does a child with ``mark`` on its command line."""
+    import subprocess
+    import sys
+
+    code = """if True:
+    import os, sys, time
+    while True:
+        os.write(1, b"%s %.6f\\n" % (sys.argv[1].encode(), time.monotonic()))
+        time.sleep(0.01)"""
+    subprocess.Popen([sys.executable, "-c", code, "child", mark])
+    exec(code.replace("sys.argv[1]", "'job'"), {})
+
+
+def heard_from_both(lines: Iterator[str], after: float) -> list[float]:
+    """Read on until the job and its child told a time later than ``after``; return all times."""
+    times, later = [], set()
+    for line in lines:
+        who, _, at = line.partition(" ")
+        times.append(float(at))
+        if times[-1] > after:
+            later.add(who)
+        if later == {"job", "child"}:
+            return times
+    raise AssertionError(f"the job ended; after {after} came {later}")
+
+
+def processes_of(mark: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if mark in (process.info["cmdline"] or []):
+            found.append(process.pid)
+    return found
+
+
+def containers_of(pids: list[int]) -> set[str]:
+    """Return the ids of the containers that processes are in."""
+    groups = [Path(f"/proc/{pid}/cgroup").read_text() for pid in pids]
+    return {found for text in groups for found in _CONTAINER.findall(text)}
+
+
+def ticking(grid: Manager) -> tuple[Job, str, Iterator[str]]:
+    """Return a job that ticks already, its mark, and what it prints on."""
+    mark = f"tick-{secrets.token_hex(8)}"
+    job = grid.submit(tick, mark)
+    lines = job.output()
+    heard_from_both(lines, 0.0)
+    return job, mark, lines
+
+
+def test_job_over_its_time_ends_with_that_name_beside_a_job_that_goes_on(grid: Manager) -> None:
+    neighbour, _, lines = ticking(grid)
+    job = grid.submit(spin, 60.0, timeout="500ms")
+    with pytest.raises(JobTimeout, match="raise timeout= of the job") as caught:
+        job.result(30)
+    assert (caught.value.cause, job.state) == (Cause.WALL_TIME, JobState.TIMEOUT)
+    assert caught.value.receipt.left == 0
+    heard_from_both(lines, time.monotonic())
+    assert neighbour.state is JobState.RUNNING
+    neighbour.cancel().wait(30)
+
+
+def test_suspended_job_stands_still_with_its_child_until_it_is_resumed(grid: Manager) -> None:
+    job, _, lines = ticking(grid)
+    assert job.suspend().wait(30) is JobState.SUSPENDED
+    begun = time.monotonic()
+    time.sleep(STANDS_STILL_S)
+    assert job.state is JobState.SUSPENDED
+    ended = time.monotonic()
+    assert job.resume().wait(30) is JobState.RUNNING
+    times = heard_from_both(lines, ended)
+    assert [at for at in times if begun < at < ended] == []
+    job.cancel().wait(30)
+
+
+def test_suspended_job_leaves_no_process_and_no_container_when_it_is_cancelled(
+    grid: Manager, engine_of_node: Engine | None
+) -> None:
+    job, mark, _ = ticking(grid)
+    assert job.suspend().wait(30) is JobState.SUSPENDED
+    pids = processes_of(mark)
+    assert pids
+    containers = containers_of(pids) if engine_of_node else set()
+    assert len(containers) == (1 if engine_of_node else 0)
+    receipt = job.cancel().wait(30)
+    assert receipt.confirmed and receipt.ended >= 2
+    assert receipt.left == 0
+    with pytest.raises(JobCancelled):
+        job.result(0)
+    assert processes_of(mark) == []
+    deadline = time.monotonic() + 20  # a container is removed after its processes
+    while engine_of_node and any(
+        engine_of_node.api.get(f"/containers/{one}/json") for one in containers
+    ):
+        assert time.monotonic() < deadline, f"the engine still has {containers}"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("named", [{"network": "lan"}, {"image": "nobody/has:it"}])
