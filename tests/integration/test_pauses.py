@@ -21,6 +21,7 @@ from alpyne_grid.manager.identity import create_account
 from alpyne_grid.tools.cluster import LocalCluster
 
 pytestmark = pytest.mark.integration
+MIB = 1 << 20
 TICKS_S = 0.5  # what a job that runs writes a dozen ticks in, and one that stands still none
 
 
@@ -159,13 +160,44 @@ def test_job_is_suspended_and_resumed_by_another_program_of_the_account(
     wait_until(lambda: job.state is JobState.RUNNING)
 
 
-def test_usage_of_a_job_tells_what_it_wrote_and_whose_peak_it_is(grid: Manager) -> None:
-    job = grid.submit(ends_after, 0.0)
-    job.result(20)
+def move_bytes(size: int) -> tuple[int, int]:
+    """Write a file for good and read it from where it is; return what the kernel counted."""
+    import os
+    import tempfile
+
+    def counted() -> dict[str, int]:
+        with open("/proc/self/io") as file:
+            return {name: int(number) for name, number in (line.split(": ") for line in file)}
+
+    before = counted()
+    with tempfile.TemporaryFile(dir=".") as file:
+        file.write(os.urandom(size))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file.seek(0)
+        file.read()
+    after = counted()
+    return tuple(after[name] - before[name] for name in ("read_bytes", "write_bytes"))  # type: ignore[return-value]
+
+
+def test_usage_of_a_job_tells_what_it_moved_and_whose_peak_it_is(
+    grid: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The yardstick is a file of this process beside the node's folder."""
+    monkeypatch.chdir(tmp_path)
+    on_disk = move_bytes(MIB)
+    job = grid.submit(move_bytes, 4 * MIB)
+    counted = job.result(20)
     usage = job.usage
     assert usage is not None
+    for own, by_job, told in zip(
+        on_disk, counted, (usage.disk_read_bytes, usage.disk_written_bytes), strict=True
+    ):
+        if own:  # a file system in memory has none
+            assert by_job >= 4 * MIB
+        assert told >= by_job
     assert usage.peak_memory_bytes > 1 << 20
-    assert usage.disk_written_bytes >= 0
     assert isinstance(usage.peak_is_shared, bool)
 
 
