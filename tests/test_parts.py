@@ -299,6 +299,7 @@ def parts(checkout: Path, *arguments: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.docker
 @pytest.mark.mongodb
+@pytest.mark.bubblewrap
 def test_parts_run_side_by_side_come_back_after_a_loss_and_end(checkout: Path) -> None:
     before: list[Path] = []
     try:
