@@ -3,6 +3,7 @@
 import array
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -117,6 +118,17 @@ class TestCells(BackendBench):
             assert await bench.line(hog) == "full"
             # To start a worker takes descriptors in flight, too.
             assert await bench.value(which, memory_bytes=96 * MIB) == "python"
+
+    async def test_job_reaches_no_hypervisor(self, tmp_path: Path) -> None:
+        def work() -> str:
+            try:
+                socket.socket(40, socket.SOCK_STREAM).close()  # AF_VSOCK
+            except OSError as error:
+                return errno.errorcode[error.errno or 0]
+            return "made"
+
+        async with self.bench(tmp_path) as bench:
+            assert await bench.value(work) == "EAFNOSUPPORT"
 
     async def test_limits_beyond_what_there_is_are_no_error(self, tmp_path: Path) -> None:
         async with self.bench(tmp_path) as bench:
