@@ -158,7 +158,14 @@ class SandboxCell:
     async def freeze(self) -> None:
         """Freeze the group, or else stop the tree by SIGSTOP; OSError where some of it goes on."""
         if self._group.can_freeze:
-            await asyncio.to_thread(self._group.freeze)
+            freezing = asyncio.get_running_loop().run_in_executor(None, self._group.freeze)
+            try:
+                await asyncio.shield(freezing)
+            except (
+                asyncio.CancelledError
+            ):  # it is being ended; the thread may freeze it all the same
+                freezing.add_done_callback(self._wake_after)
+                raise
             return
         await self._freezer.freeze()
 
@@ -175,6 +182,10 @@ class SandboxCell:
         """Let a frozen supervisor hear; nothing inside can stop the first process by a signal."""
         with contextlib.suppress(OSError):
             self._group.thaw()
+
+    def _wake_after(self, freezing: "asyncio.Future[None]") -> None:
+        freezing.exception()  # whether it could be frozen or not
+        self.wake()
 
     def has_exited(self) -> bool:
         """Say whether bubblewrap has ended: the last process inside has by then."""

@@ -147,8 +147,8 @@ class WorkerHandle:
 
     def suspend(self) -> None:
         """Stop what it runs, and tell the sink; an execution that cannot be stopped fails."""
-        if self._held is not None:
-            return
+        if self._held is not None or self.state is not WorkerState.RUNNING:
+            return  # one that ends must not stand still: its supervisor has yet to end it
         if self._suspension is None:
             self._suspension = Suspension(
                 self._cell, self._on_suspended, self._on_resumed, self._on_not_suspended

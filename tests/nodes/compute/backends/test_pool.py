@@ -789,6 +789,22 @@ async def test_job_that_returns_while_it_is_frozen_is_done_and_its_worker_ends(
         assert await play.done() is not cell
 
 
+async def test_cell_is_not_frozen_when_its_worker_is_ending(tmp_path: Path) -> None:
+    async with playing(tmp_path) as play:
+        run, cell, stream_id = await play.begun()
+        cell.any_left = True
+        cell.is_stubborn = True
+        cell.ran(stream_id)
+        await play.until(lambda: "wake" in cell.asked)
+        play.pool.suspend(run.task.execution)
+        await asyncio.sleep(0)
+        assert "freeze" not in cell.asked
+        cell.say_last_word()
+        cell.die()
+        await play.ended(run)
+        assert (run.how, run.moves) == (DONE, [])
+
+
 async def test_cancel_ends_a_job_that_is_frozen(tmp_path: Path) -> None:
     async with playing(tmp_path) as play:
         run, cell, _ = await play.begun()
