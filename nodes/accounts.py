@@ -164,8 +164,8 @@ class AccountTable:
         if self.registration is Registration.OWNERS:
             raise RequestFailed(
                 ErrorCode.REGISTRATION_CLOSED,
-                "this node runs jobs without isolation and serves only its owners; its "
-                "administrator can add your key by --owner KEY.pub",
+                "this node serves only its owners; its administrator can add your key by "
+                "--owner KEY.pub, or invite you where it isolates jobs",
             )
         if len(self.accounts) >= ACCOUNTS_MAX:
             raise RequestFailed(ErrorCode.OVERLOADED, "this node takes no more accounts")
@@ -217,8 +217,9 @@ class AccountTable:
         if self.registration is Registration.OWNERS:
             raise RequestFailed(
                 ErrorCode.REGISTRATION_CLOSED,
-                "this node runs jobs without isolation and serves only the keys given by --owner; "
-                "start it with one more --owner KEY.pub to admit somebody",
+                "this node serves only the keys given by --owner; start it with one more --owner "
+                "KEY.pub, or, where it isolates jobs (--level 1, --backend docker), with "
+                "--registration administered to invite guests",
             )
         if role not in (AccountRole.USER, AccountRole.ADMIN):
             raise RequestFailed(ErrorCode.BAD_REQUEST, "role: expected USER or ADMIN")
