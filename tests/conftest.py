@@ -40,6 +40,10 @@ if "parts" not in sys.modules:
 def pytest_configure(config: pytest.Config) -> None:
     """Add the fixtures of real parts: engines, replica sets, bubblewrap."""
     config.pluginmanager.register(importlib.import_module("parts.fixtures"), "parts")
+    if hasattr(config, "workerinput"):
+        # A worker of pytest-xdist has no main script, and takes all beside it for the program's
+        # modules. It shall see what a single process sees.
+        sys.modules["__main__"] = importlib.import_module("pytest.__main__")
 
 
 @pytest.fixture(scope="session", autouse=True)
