@@ -51,7 +51,7 @@ def make_view(etc: Path, state: Path) -> View:
         binds.append((f"{folder}/{name}", f"{RUNTIME}/{name}"))
         places.append(f"{name}={RUNTIME}")
     binds.append((os.path.dirname(BOOT), f"{RUNTIME}/worker"))
-    binds += _parts_elsewhere(folders)
+    binds += _parts_elsewhere()
     hidden = _hidden([("/usr", "/usr"), *binds], (state, Path.home()))
     return View(
         tuple(binds),
@@ -88,15 +88,19 @@ def _inside(folder: Path, number: int) -> str:
     return str(folder)
 
 
-def _parts_elsewhere(folders: list[Path]) -> list[tuple[str, str]]:
-    """Return the folders of an installation in place ("editable"), which no prefix holds."""
-    shown = [*map(str, folders), "/usr", *_PRIVATE]
+def _parts_elsewhere() -> list[tuple[str, str]]:
+    """Return the folders of a checkout, or of an installation of it: beside the package inside too.
+
+    There the package looks for them; an installed copy has them within itself.
+    """
+    package = find_spec("alpyne_grid")
+    own = str(Path(package.origin or "").parent) if package is not None else ""
     found = []
     for part in _PARTS:
         spec = find_spec(f"alpyne_grid.{part}")
         for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-            if not any(Path(place).is_relative_to(one) for one in shown):
-                found.append((place, place))
+            if os.path.dirname(place) != own:
+                found.append((place, f"{RUNTIME}/{part}"))
     return found
 
 
