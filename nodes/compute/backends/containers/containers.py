@@ -57,6 +57,7 @@ class Containers:
         self._users = recipe.USERS, recipe.USERS_MOST
         self._lock = threading.Lock()
         self._closing = False
+        self._any_left = threading.Event()  # that the engine has not removed
 
     # ---- verbs ----
 
@@ -123,7 +124,10 @@ class Containers:
             self._engine.unpause(container.id)
 
     def end(self, number: int) -> dict[str, bool]:
-        """End and remove a cell, and say how it had ended before: alone, or for want of memory."""
+        """End and remove a cell, and say how it had ended before: alone, or for want of memory.
+
+        EngineLost or EngineFailed where the engine does not remove it: ``sweep`` tries again.
+        """
         with self._lock:
             container = self._cells.get(number)
         if container is None:
@@ -131,6 +135,9 @@ class Containers:
         with container.lock:
             try:
                 return self._remove(container)
+            except (EngineLost, EngineFailed):
+                self._any_left.set()
+                raise
             finally:
                 with self._lock:
                     self._cells.pop(number, None)
@@ -139,6 +146,16 @@ class Containers:
                     container.process = -1
                 shutil.rmtree(self._folder(number), ignore_errors=True)
 
+    def sweep(self) -> None:
+        """Try again to remove what the engine did not remove when it was asked."""
+        if not self._any_left.is_set():
+            return
+        self._any_left.clear()  # before it looks: what is left meanwhile is for the next time
+        try:
+            self.reap()
+        except (EngineLost, EngineFailed):
+            self._any_left.set()
+
     def close(self) -> None:
         """Make no more cells, and end all there are."""
         with self._lock:
@@ -146,6 +163,7 @@ class Containers:
             numbers = list(self._cells)
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(self._end_quietly, numbers))
+        self.sweep()
 
     # ---- how ----
 
@@ -250,7 +268,7 @@ class Containers:
     def _remove(self, container: Container) -> dict[str, bool]:
         if not container.id:
             return {"alone": False, "memory": False}
-        alone = container.process >= 0 and bool(select.select([container.process], [], [], 0)[0])
+        alone = container.process >= 0 and _has_ended(container.process)
         if alone:  # the engine may not know yet
             with contextlib.suppress(EngineLost):
                 self._engine.wait(container.id, END_S)
@@ -259,7 +277,7 @@ class Containers:
         return {"alone": alone, "memory": bool(state.get("OOMKilled"))}
 
     def _end_quietly(self, number: int) -> None:
-        with contextlib.suppress(EngineLost, EngineFailed):  # the next start of the node reaps
+        with contextlib.suppress(EngineLost, EngineFailed):  # the next sweep, or start, does it
             self.end(number)
 
     def _of(self, number: int) -> Container:
@@ -276,6 +294,13 @@ class Containers:
 
     def _folder(self, number: int) -> Path:
         return Path(self._opened["cells"]) / str(number)
+
+
+def _has_ended(process: int) -> bool:
+    """Say whether the process of a pidfd has; not by select(), which takes none above 1023."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _name(purpose: str) -> str:

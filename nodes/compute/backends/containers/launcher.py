@@ -24,6 +24,8 @@ from alpyne_grid.nodes.compute.backends.containers.engine import Engine, EngineF
 from alpyne_grid.nodes.compute.worker import prctl
 
 AT_ONCE = 16  # orders that are being done
+URGENT_AT_ONCE = 8  # of those that wait for no order that is slow
+SWEEP_S = 60.0  # between attempts to remove what the engine has not removed
 RETRY_S = 0.25  # between looks whether an engine that was lost is back
 Done = tuple[Mapping[str, Any], Sequence[int]]  # the answer's value and descriptors
 
@@ -40,7 +42,7 @@ class Launcher:
 
     def serve(self) -> None:
         """Do what is ordered, several orders at once; return when the daemon has gone."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(URGENT_AT_ONCE) as urgent:
             while packet := self._receive():
                 try:
                     order = verbs.parse_order(packet)
@@ -52,7 +54,8 @@ class Launcher:
                 elif self._containers is None:
                     self._answer(verbs.Answer(order.id, {}, "refused", "expected open first"))
                 else:
-                    pool.submit(self._do, order, _VERBS[order.verb], self._containers)
+                    threads = urgent if order.verb in _URGENT else pool
+                    threads.submit(self._do, order, _VERBS[order.verb], self._containers)
             self._closed.set()
             if self._containers is not None:
                 self._containers.close()
@@ -99,7 +102,12 @@ class Launcher:
         self._containers = Containers(engine, fields)
         watch = threading.Thread(target=self._watch, args=(engine, self._containers), daemon=True)
         watch.start()
+        threading.Thread(target=self._sweep, args=(self._containers,), daemon=True).start()
         return {}, ()
+
+    def _sweep(self, containers: Containers) -> None:
+        while not self._closed.wait(SWEEP_S):
+            containers.sweep()
 
     def _watch(self, engine: Engine, containers: Containers) -> None:
         """Tell when the engine goes and when it is back; then remove what it left."""
@@ -157,6 +165,7 @@ _VERBS = {
     "thaw": _thaw,
     "end": _end,
 }
+_URGENT = frozenset({"freeze", "thaw", "end"})  # a start may take half a minute
 
 
 def main(arguments: Sequence[str]) -> int:
