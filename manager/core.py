@@ -195,7 +195,9 @@ class GridCore:
         """Have the job suspended, or resumed; on the loop. See AsyncJob.suspend."""
         known = self.table.jobs.get(job.job_id)
         if known is not None and known.node is not None:
-            self.check_pausable(job.job_id, known.node)
+            node = self.table.nodes.get(known.node)
+            if pause or (node is not None and node.up):  # to go on is kept for when it is back
+                self.check_pausable(job.job_id, known.node)
         elif known is not None:
             _check_some_can_suspend(job.id, self.table.nodes.values())
         event = g.SuspendAsked(job.job_id) if pause else g.ResumeAsked(job.job_id)

@@ -210,7 +210,11 @@ class AsyncJob:
         return AsyncPause(self, pause=True)
 
     def resume(self) -> "AsyncPause":
-        """Let a suspended job go on; errors as of ``suspend``."""
+        """Let a suspended job go on; where its node is not connected, once that is back.
+
+        Raises CannotSuspend where its node suspends no jobs, NodeUnreachable for a job found again
+        whose node is not connected.
+        """
         self._owner.pause_job(self, pause=False)
         return AsyncPause(self, pause=False)
 

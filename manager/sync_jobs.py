@@ -125,7 +125,11 @@ class Job:
         return Pause(self._thread, self._thread.call_function(self.job.suspend))
 
     def resume(self) -> "Pause":
-        """Let a suspended job go on; errors as of ``suspend``."""
+        """Let a suspended job go on; where its node is not connected, once that is back.
+
+        Raises CannotSuspend where its node suspends no jobs, NodeUnreachable for a job found again
+        whose node is not connected.
+        """
         return Pause(self._thread, self._thread.call_function(self.job.resume))
 
     def output(self, *, follow: bool = True) -> Iterator[OutputLine]:

@@ -567,6 +567,13 @@ def test_table_repeats_a_wish_that_the_lost_connection_may_have_swallowed(
     assert grid.up(A) == [told(A, job_id(1))]
 
 
+def test_table_lets_a_job_go_on_when_that_was_asked_while_its_node_was_away(grid: Driver) -> None:
+    paused(grid)
+    grid.feed(g.NodeDown(A))
+    grid.feed(g.ResumeAsked(job_id(1)))
+    assert grid.up(A) == [g.Resume(A, job_id(1))]
+
+
 def test_table_forgets_the_wish_when_somebody_else_has_resumed_the_job(grid: Driver) -> None:
     paused(grid)
     grid.event(A, JobState.RUNNING)

@@ -9,7 +9,7 @@ import pytest
 from alpyne_grid.manager.attach import AttachedJob, Finder
 from alpyne_grid.manager.core import GridCore
 from alpyne_grid.manager.errors import CannotSuspend, NodeUnreachable, ResultTimeout
-from alpyne_grid.manager.grid_events import Plan
+from alpyne_grid.manager.grid_events import Plan, ResumeAsked
 from alpyne_grid.manager.grid_jobs import GridJob
 from alpyne_grid.manager.jobs import AsyncJob
 from alpyne_grid.manager.placement import Node, NodeFacts
@@ -119,6 +119,9 @@ class Core:
     def node_name(self, key: bytes) -> str:
         return "worker"
 
+    def check_pausable(self, job_id: bytes, key: bytes) -> None:
+        GridCore.check_pausable(self, job_id, key)  # type: ignore[arg-type]
+
 
 def check(core: Any) -> None:
     GridCore.check_pausable(core, JOB, A)
@@ -159,6 +162,20 @@ def test_job_without_a_node_is_refused_a_pause_where_no_node_of_the_pool_can() -
     assert core.soon == []
 
 
+def test_resume_is_kept_for_when_the_node_is_back_while_it_is_away() -> None:
+    core: Any = Core("kernel", up=False)
+    core.table.jobs[JOB] = GridJob(Plan(JOB), 0.0)
+    core.table.jobs[JOB].node = A
+    with pytest.raises(NodeUnreachable):
+        GridCore.pause_job(core, job_of(core), pause=True)
+    core.handled = []
+    core.handle_added = core.handled.append
+    GridCore.pause_job(core, job_of(core), pause=False)
+    for function in core.soon:
+        function()
+    assert core.handled == [ResumeAsked(JOB)]
+
+
 # --- jobs found again -------------------------------------------------------------------------
 
 
@@ -184,9 +201,6 @@ class FinderCore(Core):
             id = b"ownownow"
 
         self.journal = Own()
-
-    def check_pausable(self, job_id: bytes, key: bytes) -> None:
-        GridCore.check_pausable(self, job_id, key)  # type: ignore[arg-type]
 
     async def watch(self, journal: bytes, watcher: Any) -> None:
         self.watchers[journal] = watcher
