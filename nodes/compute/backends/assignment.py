@@ -16,6 +16,8 @@ from alpyne_proto.messages.compute import Cause, JobForm, JobState, Usage
 from alpyne_proto.messages.program import Failure
 from alpyne_proto.messages.worker import JobRan, RunJob, WorkerEnded
 
+_CREDIBLE_MOST = 1 << 50  # of bytes or milliseconds that a worker claims to have used
+
 
 class Assignment:
     """The execution that a worker runs."""
@@ -94,10 +96,10 @@ class Assignment:
         """Return how it ended as the worker tells; ``inline`` is the result, or it is the file."""
         ran = self.ran
         assert ran is not None, "asked before JobRan came"
-        self._cpu_ms = ran.cpu_ms
-        self._peak_bytes = max(self._peak_bytes, ran.peak_memory_bytes)
-        self._read_bytes = ran.disk_read_bytes
-        self._written_bytes = ran.disk_written_bytes
+        self._cpu_ms = _credible(ran.cpu_ms)
+        self._peak_bytes = max(self._peak_bytes, _credible(ran.peak_memory_bytes))
+        self._read_bytes = _credible(ran.disk_read_bytes)
+        self._written_bytes = _credible(ran.disk_written_bytes)
         self._metered = self._cell.metered()
         overrun = self._cell.overrun()
         if overrun is not None:
@@ -116,11 +118,13 @@ class Assignment:
 
         ``before``: what earlier jobs of the worker used: CPU ms, bytes read, bytes written.
         """
-        self._peak_bytes = max(self._peak_bytes, ended.peak_memory_bytes)
+        self._peak_bytes = max(self._peak_bytes, _credible(ended.peak_memory_bytes))
         cpu_ms, read, written = before
-        self._cpu_ms = max(self._cpu_ms, ended.cpu_ms - cpu_ms)
-        self._read_bytes = max(self._read_bytes, ended.disk_read_bytes - read)
-        self._written_bytes = max(self._written_bytes, ended.disk_written_bytes - written)
+        self._cpu_ms = max(self._cpu_ms, _credible(ended.cpu_ms - cpu_ms))
+        self._read_bytes = max(self._read_bytes, _credible(ended.disk_read_bytes - read))
+        self._written_bytes = max(
+            self._written_bytes, _credible(ended.disk_written_bytes - written)
+        )
         self.look_back()
         if self.verdict is not None:
             own = 1 if self.finished else 0  # the worker itself, which was not the job's any more
@@ -177,6 +181,11 @@ class Assignment:
             self._read_bytes = metered.read_bytes
         if metered.written_bytes is not None:
             self._written_bytes = metered.written_bytes
+
+
+def _credible(amount: int) -> int:
+    """Return what a worker says that it used, or 0 for what none can: a job may have forged it."""
+    return amount if amount <= _CREDIBLE_MOST else 0
 
 
 def failed(cause: Cause, text: str) -> TaskEnd:

@@ -593,6 +593,24 @@ async def test_word_of_the_worker_counts_where_the_cell_has_no_meter(tmp_path: P
         assert (usage.disk_read_bytes, usage.disk_written_bytes) == (0, 512)
 
 
+@pytest.mark.parametrize("forged", [(1 << 50) + 1, 1 << 63, (1 << 64) - 1])
+async def test_word_of_the_worker_counts_nothing_where_it_is_absurd(
+    tmp_path: Path, forged: int
+) -> None:
+    words = ("cpu_ms", "peak_memory_bytes", "disk_read_bytes", "disk_written_bytes")
+    async with playing(tmp_path) as play:
+        run, cell, stream_id = await play.begun()
+        cell.meter = Metered(peak_bytes=2 * MIB)
+        cell.ran(stream_id, **dict.fromkeys(words, forged))
+        usage = (await play.ended(run)).usage
+        assert [getattr(usage, word) for word in words] == [0, 2 * MIB, 0, 0]
+        run, cell, _ = await play.begun()
+        cell.last_word = WorkerEnded(1, 0, **dict.fromkeys(words, forged))
+        play.pool.cancel(run.task.execution)
+        usage = (await play.ended(run)).usage
+        assert [getattr(usage, word) for word in words] == [0, 2 * MIB, 0, 0]
+
+
 async def test_job_whose_worker_ended_used_what_earlier_jobs_did_not(tmp_path: Path) -> None:
     async with playing(tmp_path) as play:
         run, cell, stream_id = await play.begun()
