@@ -31,7 +31,7 @@ from alpyne_grid.nodes.compute.push import Pusher
 from alpyne_grid.nodes.compute.results import ResultFiles
 from alpyne_grid.nodes.compute.runner import JobRunner, Stores
 from alpyne_grid.nodes.compute.service import ComputeService
-from alpyne_grid.nodes.config import NodeConfig
+from alpyne_grid.nodes.config import NodeConfig, Registration
 from alpyne_grid.nodes.errors import StateError
 from alpyne_grid.nodes.host import NodeHost
 from alpyne_grid.wire import Log, Request
@@ -100,6 +100,7 @@ class ComputeNode:
             if reaped:
                 self._log.warning("reaped", processes=reaped)
             await backend.start()
+            self._warn_of_no_memory_limit(backend)
             parts = self._parts = self._assemble(backend, objects)
             await self._restore(parts)
             if self._confined:
@@ -138,6 +139,16 @@ class ComputeNode:
         backend = factory(BackendSetup(folder, boot_id, objects, config.options, self._slots))
         config.check_isolation(backend.level)
         return backend
+
+    def _warn_of_no_memory_limit(self, backend: Backend) -> None:
+        config = self._config
+        serves_others = config.registration is not Registration.OWNERS
+        if backend.level and serves_others and "job-memory" not in config.options:
+            self._log.warning(
+                "no_memory_limit",
+                text="jobs of others that ask for no memory limit get none; set one by "
+                "--option job-memory=SIZE, for instance 2GiB",
+            )
 
     def _assemble(self, backend: Backend, objects: ObjectService) -> _Parts:
         host, config = self._host, self._config

@@ -30,7 +30,10 @@ def _cells(setup: BackendSetup) -> CellMaker:
     """Return what makes the cells of the level that the node's administrator chose."""
     level = setup.options.get(LEVEL, ("0",))
     if len(level) != 1 or level[0] not in LEVELS:
-        raise ConfigError(f"level: expected one of {', '.join(LEVELS)}, got {' '.join(level)!r}")
+        raise ConfigError(
+            f"level: expected one of {', '.join(LEVELS)}, got {' '.join(level)!r}; level 2, "
+            "containers, is --backend docker without --level"
+        )
     if level[0] == "1":
         # Only where it is asked for: level 0 runs on machines without what it needs.
         from alpyne_grid.nodes.compute.backends.sandbox import SandboxCells

@@ -1,5 +1,7 @@
 """What a compute node tells its back end, and when it has it give up what it needs no more."""
 
+import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +83,48 @@ async def test_node_tells_its_back_end_options_and_slots(
     assert setup.objects is not None
 
 
+@pytest.mark.parametrize(
+    ("level", "registration", "options", "warned"),
+    [
+        (1, Registration.OPEN, {}, True),
+        (2, Registration.ADMINISTERED, {}, True),
+        (1, Registration.OPEN, {"job-memory": ("1GiB",)}, False),
+        (1, Registration.OWNERS, {}, False),
+    ],
+)
+async def test_node_warns_at_its_start_when_jobs_of_others_have_no_memory_limit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    level: int,
+    registration: Registration,
+    options: Options,
+    warned: bool,
+) -> None:
+    level_of_node = level
+
+    class Isolated(ProcessBackend):
+        """Says that it isolates."""
+
+        def __init__(self, setup: BackendSetup) -> None:
+            super().__init__(dataclasses.replace(setup, options={}))
+
+        @property
+        def level(self) -> int:
+            return level_of_node
+
+    monkeypatch.setattr(node_module, "find_backend", lambda name: Isolated)
+    # Other tests may have taken the logs away from the root logger.
+    monkeypatch.setattr(logging.getLogger("alpyne"), "propagate", True)
+    given = dataclasses.replace(config(tmp_path, options), registration=registration)
+    node = ComputeNode(given)
+    with caplog.at_level(logging.WARNING):
+        await node.start()
+        await node.close()
+    said = [one for one in caplog.records if one.getMessage() == "no_memory_limit"]
+    assert len(said) == int(warned)
+
+
 async def test_node_refuses_options_that_its_back_end_does_not_take(
     tmp_path: Path, watched: list[Watched]
 ) -> None:
@@ -100,6 +144,7 @@ async def test_check_says_what_jobs_would_run_in_and_starts_nothing(tmp_path: Pa
     ("options", "said"),
     [
         ({"level": ("2",)}, "level: expected one of 0, 1, got '2'"),
+        ({"level": ("2",)}, "--backend docker"),
         ({"level": ("0", "1")}, "level: expected one of"),
         ({"level": ()}, "level: expected one of"),
         ({"job-disk": ("1GiB",)}, "job-disk: level 0 cannot keep a job to it"),
