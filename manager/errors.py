@@ -177,9 +177,12 @@ class BadProgram(JobFailed):
 
 
 class MissingFile(JobFailed):
-    """A file, module or object that the program names is not there."""
+    """A file, module or object that the program names is not there, or is no regular file."""
 
-    remedy = "send modules with modules=[...], files with inputs=[...]; objects by their container"
+    remedy = (
+        "send modules with modules=[...], files with inputs=[...]; objects by their container; "
+        "have outputs written as regular files, copies instead of links"
+    )
 
 
 class WrongPython(JobFailed):

@@ -32,7 +32,7 @@ _TITLES = {
     Cause.EXCEPTION: "the program raised",
     Cause.CRASH: "the interpreter or command died",
     Cause.BAD_PROGRAM: "this is no program for the grid",
-    Cause.MISSING_FILE: "something that the program names is missing on the node",
+    Cause.MISSING_FILE: "what the program names is missing or no regular file on the node",
     Cause.PYTHON_VERSION: "the node's Python cannot run the code",
     Cause.BAD_ARGUMENTS: "the function or its arguments cannot be unpickled on the node",
     Cause.UNPICKLABLE_RESULT: "the result cannot be pickled",

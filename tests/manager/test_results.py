@@ -117,6 +117,13 @@ def test_failure_is_the_error_of_its_cause(
     assert "why" in str(error) and "node node" in str(error)
 
 
+def test_output_refused_for_being_a_link_is_not_called_missing_only() -> None:
+    text = "output 'x' is a link, a device or something else"
+    error = results.failure(outcome(b"", JobState.FAILED, Cause.MISSING_FILE, text), TRUSTED)
+    assert "missing or no regular file" in error.reason
+    assert "copies instead of links" in error.remedy
+
+
 @pytest.mark.parametrize(
     ("cause", "option"),
     [
