@@ -117,13 +117,14 @@ class WorkerHandle:
             current.finished = True  # what ends now is the worker, which was never the job's
             self.end(failed(Cause.NODE, f"the node could not hand over the job's files: {error}"))
             return
-        self._loop.call_soon(self._tell_started, current)
         if held:
             self._held = order
+        else:  # first of all: the worker begins while the rest is done here
+            for piece in framed(FrameType.REQUEST, self._stream, order, current.program()):
+                self._job.send(piece)
+        self._loop.call_soon(self._tell_started, current)
+        if held:
             self._loop.call_soon(self._on_suspended)
-            return
-        for piece in framed(FrameType.REQUEST, self._stream, order, current.program()):
-            self._job.send(piece)
 
     def end(self, verdict: TaskEnd | None = None) -> None:
         """End the whole tree; the execution that runs ends as ``verdict``, or else as it did."""
