@@ -17,15 +17,20 @@ from alpyne_grid.manager.identity import ManagerIdentity, not_registered
 from alpyne_grid.wire import Answer, Backoff, Body, Connection, Redialler, Service, dial
 from alpyne_grid.wire.log import Log
 
+from alpyne_proto import limits
 from alpyne_proto.compression import Compression
 from alpyne_proto.errors import AlpyneError, ConnectionLost, RequestFailed
 from alpyne_proto.messages.access import GetStatus, NodeStatus, Register, Registered
-from alpyne_proto.messages.hello import AcceptorHello, DiallerHello
+from alpyne_proto.messages.hello import AcceptorHello, DiallerHello, NodeKind
 from alpyne_proto.registry import Message, Role, State
 
 DIAL_TIMEOUT_S = 10.0
 GREET_TIMEOUT_S = 10.0
 CALL_WAIT_S = 3.0  # how long a call waits for a connection that is not up
+# Windows for objects, in units of the protocol's own: a get is some 15 % faster, for its node goes on
+# while the program writes and hashes. The connection's grows likewise, so that as many streams as
+# ever may stand still without stopping the others.
+WIDE = 4
 BACKOFF = Backoff(first_s=0.05, most_s=10.0)  # a restarted daemon is found before it counts as lost
 
 
@@ -54,12 +59,15 @@ class LinkSettings:
     compression: Compression = Compression.AUTO
     home: Path | None = None  # where generations are remembered; None: nowhere
 
-    def hello(self) -> DiallerHello:
-        """Return what nodes are told."""
+    def hello(self, kind: NodeKind | None) -> DiallerHello:
+        """Return what a node is told. ``kind``: None where it was not reached before."""
+        wide = 1 if kind is NodeKind.COMPUTE else WIDE
         return DiallerHello(
             roles=Role.MANAGER,
             run_id=self.run_id,
             certificate=self.identity.certificate.encode(),
+            max_data=wide * limits.CONNECTION_WINDOW,
+            max_stream_data=wide * limits.STREAM_WINDOW,
             host_label=self.host_label,
         )
 
@@ -159,7 +167,7 @@ class Link:
         connection = await dial(
             self.node.address,
             identity=self._settings.identity.device,
-            hello=self._settings.hello(),
+            hello=self._settings.hello(self.kind),
             service=self._service,
             timeout_s=DIAL_TIMEOUT_S,
             compression=self._settings.compression,
