@@ -27,9 +27,9 @@ from alpyne_proto.registry import Message, Role, State
 DIAL_TIMEOUT_S = 10.0
 GREET_TIMEOUT_S = 10.0
 CALL_WAIT_S = 3.0  # how long a call waits for a connection that is not up
-# Windows for objects, in units of the protocol's own: a get is some 15 % faster, for its node goes on
-# while the program writes and hashes. The connection's grows likewise, so that as many streams as
-# ever may stand still without stopping the others.
+# Windows for objects, in units of the protocol's own: a get is some 15 % faster, for its node goes
+# on while the program writes and hashes. The connection's grows likewise, so that as many streams
+# as ever may stand still without stopping the others.
 WIDE = 4
 BACKOFF = Backoff(first_s=0.05, most_s=10.0)  # a restarted daemon is found before it counts as lost
 
