@@ -112,7 +112,8 @@ async def test_random_bytes_never_get_an_answer(peers: Any, recorder: Any) -> No
     async with serving(peers, recorder) as server:
         for size in (1, 11, 12, 13, 100, 5000):
             stranger = await Stranger.knock(server, peers.chance.randbytes(size))
-            stranger.writer.write_eof()
+            with contextlib.suppress(OSError):  # the server may have reset it already
+                stranger.writer.write_eof()
             assert await stranger.heard() == b""
         await until(lambda: server.half_open == 0)
         assert recorder.connected == []
