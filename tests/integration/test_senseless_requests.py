@@ -67,7 +67,7 @@ async def send(daemon: Daemon, data: bytes) -> bytes:
         with contextlib.suppress(OSError):  # the node may have reset it already
             writer.write_eof()
         return await asyncio.wait_for(reader.read(), 10)
-    except ConnectionError:
+    except OSError:  # the node had closed it before all was sent
         return b""
     finally:
         writer.close()

@@ -631,7 +631,7 @@ async def test_job_whose_worker_ended_used_what_earlier_jobs_did_not(tmp_path: P
 async def test_job_is_told_the_paths_that_its_files_have_inside(tmp_path: Path) -> None:
     async with playing(tmp_path) as play:
         more = {"program": Path("/store/abc"), "bundle": Path("/store/def")}
-        play.run(**more, form=JobForm.COMMAND, folder=Path("/work/12.1"))
+        play.run(**more, form=JobForm.COMMAND, folder=Path("/jobs/12.1"))
         cell = await play.until(lambda: play.maker.cells and play.maker.cells[0])
         order, _ = await play.until(cell.order)
         paths = (order.program, order.bundle, order.folder)
