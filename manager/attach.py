@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alpyne_grid.manager.compute_link import ComputeLink, EventRow
-from alpyne_grid.manager.core import GridCore, event_of
+from alpyne_grid.manager.compute_link import ComputeLink, EventRow, event_of
+from alpyne_grid.manager.core import GridCore
 from alpyne_grid.manager.errors import JobFailed, Receipt, UnknownJob, UnsafeResult
 from alpyne_grid.manager.grid_events import Outcome
 from alpyne_grid.manager.jobs import AsyncCancel, AsyncJob, AsyncPause, Ended

@@ -343,3 +343,18 @@ class _EventSink:
 
     def when_room(self, callback: Callable[[], None]) -> None:
         callback()
+
+
+def event_of(row: messages.JobRow) -> messages.JobEvent:
+    """Return a job's row of a list as an event that has no result with it."""
+    return messages.JobEvent(
+        sequence=0,
+        job_id=row.job_id,
+        allocation=row.allocation,
+        attempt=row.attempt,
+        state=row.state,
+        cause=row.cause,
+        result_bytes=row.result_bytes,
+        text=row.text,
+        usage=row.usage,
+    )

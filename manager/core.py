@@ -8,20 +8,21 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from time import monotonic
 from typing import Any
 
 from alpyne_grid.manager import grid_events as g
-from alpyne_grid.manager.compute_link import ComputeLink, EventRow
+from alpyne_grid.manager.compute_link import ComputeLink, EventRow, event_of
 from alpyne_grid.manager.effects import Effects
-from alpyne_grid.manager.errors import CannotSuspend, ManagerClosed, NodeUnreachable
+from alpyne_grid.manager.errors import ManagerClosed
 from alpyne_grid.manager.grid_table import GridTable
 from alpyne_grid.manager.jobs import AsyncJob
 from alpyne_grid.manager.journal import Journal, Record
 from alpyne_grid.manager.links import Link, LinkSettings
 from alpyne_grid.manager.output import OutputReader
-from alpyne_grid.manager.placement import Node, NodeFacts
+from alpyne_grid.manager.pausing import check_node, check_some
+from alpyne_grid.manager.placement import facts_of
 from alpyne_grid.manager.pool import Pool, PoolNode
 from alpyne_grid.manager.results import Place
 from alpyne_grid.manager.specs import Work, check_tickets, plan_of
@@ -199,23 +200,13 @@ class GridCore:
             if pause or (node is not None and node.up):  # to go on is kept for when it is back
                 self.check_pausable(job.job_id, known.node)
         elif known is not None:
-            _check_some_can_suspend(job.id, self.table.nodes.values())
+            check_some(job.id, self.table.nodes.values())
         event = g.SuspendAsked(job.job_id) if pause else g.ResumeAsked(job.job_id)
         self.call_soon(lambda: self.handle_added(event))
 
     def check_pausable(self, job_id: bytes, key: bytes) -> None:
         """Raise where the node that has a job cannot be told to pause it, or cannot do it."""
-        name, node = self.node_name(key), self.table.nodes.get(key)
-        if node is None or not node.up:
-            raise NodeUnreachable(
-                f"job {job_id.hex()}: its node {name} is not connected, and can be told nothing; "
-                "try again when it is back (`alpyne nodes`)"
-            )
-        if not _can_suspend(node):
-            raise CannotSuspend(
-                f"job {job_id.hex()}: its node {name} cannot suspend jobs (its offer says "
-                "suspend=none); cancel it, or ask for another node with require='suspend!=none'"
-            )
+        check_node(job_id.hex(), self.node_name(key), self.table.nodes.get(key))
 
     def read_output(self, job: AsyncJob, *, follow: bool, raw: bool = False) -> OutputReader:
         """Return a reader of a job's output."""
@@ -319,7 +310,9 @@ class GridCore:
             self.compute[link.key] = compute
         self.spawn(self._subscribe(compute, fresh=fresh))
         # Before any event of its jobs can come; what happens until the subscription is replayed.
-        self.handle(g.NodeUp(compute.key, _facts(link, status), fresh))
+        self.handle(
+            g.NodeUp(compute.key, facts_of(link.name, link.label, link.trusted, status), fresh)
+        )
 
     async def _subscribe(self, compute: ComputeLink, *, fresh: bool) -> None:
         try:
@@ -399,44 +392,3 @@ class GridCore:
         except AlpyneError:
             return  # the connection is lost, or will be: the next subscription tells all
         self.handle(*(g.JobChanged(compute.key, event_of(row), b"") for row in rows))
-
-
-def event_of(row: messages.JobRow) -> messages.JobEvent:
-    """Return a job's row of a list as an event that has no result with it."""
-    return messages.JobEvent(
-        sequence=0,
-        job_id=row.job_id,
-        allocation=row.allocation,
-        attempt=row.attempt,
-        state=row.state,
-        cause=row.cause,
-        result_bytes=row.result_bytes,
-        text=row.text,
-        usage=row.usage,
-    )
-
-
-def _can_suspend(node: Node) -> bool:
-    return node.facts.attributes.get("suspend", "none") != "none"
-
-
-def _check_some_can_suspend(job_id: str, nodes: Collection[Node]) -> None:
-    """Raise where a job that has no node yet can get none that suspends jobs."""
-    if nodes and not any(map(_can_suspend, nodes)):
-        raise CannotSuspend(
-            f"job {job_id}: no compute node that is known can suspend jobs (`alpyne nodes --long` "
-            "shows it as suspend); cancel the job, or add a node that can"
-        )
-
-
-def _facts(link: Link, status: NodeStatus) -> NodeFacts:
-    return NodeFacts(
-        name=link.name,
-        slots=status.slots,
-        attributes={attribute.name: attribute.value for attribute in status.attributes},
-        label=link.label,
-        trusted=link.trusted,
-        score=status.score,
-        queued=status.queued,
-        load=status.load,
-    )

@@ -7,6 +7,7 @@ have not finished; it is kept just deep enough that the node never waits for the
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from alpyne_proto.messages.access import NodeStatus
 from alpyne_proto.messages.compute import Requirement
 from alpyne_proto.offer import NOTHING, Asked, unkept, unmet
 
@@ -115,6 +116,20 @@ class Node:
         if self.bytes_out + size > PIPELINE_BYTES:
             return False
         return self.cpus_out + cpus <= self.depth(kind) * self.slots
+
+
+def facts_of(name: str, label: str, trusted: bool, status: NodeStatus) -> NodeFacts:
+    """Return what placement knows of a node: what it says of itself, and what the pool says."""
+    return NodeFacts(
+        name=name,
+        slots=status.slots,
+        attributes={attribute.name: attribute.value for attribute in status.attributes},
+        label=label,
+        trusted=trusted,
+        score=status.score,
+        queued=status.queued,
+        load=status.load,
+    )
 
 
 def misfit(facts: NodeFacts, key: bytes, wants: Wants) -> str:

@@ -12,7 +12,7 @@ import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from alpyne_grid.nodes.compute.backends.assignment import Assignment, failed
 from alpyne_grid.nodes.compute.backends.base import ObjectAccess, Task, TaskEnd, TaskSink
@@ -21,13 +21,12 @@ from alpyne_grid.nodes.compute.backends.link import FrameLink, OutputPipe, frame
 from alpyne_grid.nodes.compute.backends.results import ResultTooLarge
 from alpyne_grid.nodes.compute.backends.suspension import Suspension
 from alpyne_grid.nodes.compute.backends.worker_state import MOVES, WorkerState
+from alpyne_grid.nodes.compute.backends.worker_words import end_of, message_of
 
-from alpyne_proto import codec
 from alpyne_proto.errors import FrameError
 from alpyne_proto.frame import Flags, Frame, FrameType
-from alpyne_proto.messages.compute import Cause, JobState
-from alpyne_proto.messages.worker import EndWorker, JobRan, RunJob, WorkerEnded, WorkerReady
-from alpyne_proto.registry import Message, Shape
+from alpyne_proto.messages.compute import Cause
+from alpyne_proto.messages.worker import EndWorker, RunJob, WorkerEnded, WorkerReady
 
 EXIT_PAUSE_S = 0.0005  # between looks whether a supervisor that said its last word has exited
 END_TIMEOUT_S = 4.0  # of a supervisor, whose own patience is 2 s
@@ -35,9 +34,6 @@ START_TIMEOUT_S = 60.0  # a machine under load may need long to start an interpr
 BOOT_TEXT_MAX = 4096  # bytes kept of what a worker says that fails to start
 _CONTROL_STREAM = 1
 _END = int(Flags.END)  # an int and a flag meet in five slow steps
-_ENDS = (JobState.DONE, JobState.FAILED, JobState.LIMIT)  # those that a worker may tell
-_SHAPES = (Shape.REQUEST, Shape.RESPONSE)
-_M = TypeVar("_M", bound=Message)
 
 
 class WorkerOwner(Protocol):
@@ -196,7 +192,7 @@ class WorkerHandle:
         elif current is not None:
             current.calls.take(frame)
         elif self.state is WorkerState.STARTING and frame.type == FrameType.REQUEST:
-            self._on_ready(_message(frame, WorkerReady))
+            self._on_ready(message_of(frame, WorkerReady))
         elif self.state is not WorkerState.ENDING:
             raise FrameError(f"worker: frame {frame.type:#04x} from an idle worker")
 
@@ -213,7 +209,7 @@ class WorkerHandle:
     def _on_result(self, current: Assignment, frame: Frame) -> None:
         try:
             if frame.type == FrameType.RESPONSE and current.ran is None:
-                current.ran = _end_of(frame)
+                current.ran = end_of(frame)
                 if not frame.flags & _END:
                     current.open_file(self._results / f"{self._number}-{current.stream_id}")
             elif frame.type == FrameType.DATA and current.file is not None:
@@ -270,7 +266,7 @@ class WorkerHandle:
     # ---- the end ----
 
     def _on_control(self, frame: Frame) -> None:
-        self._on_ended(_message(frame, WorkerEnded))
+        self._on_ended(message_of(frame, WorkerEnded))
 
     def _on_control_lost(self, why: str) -> None:
         """React to a supervisor that is gone without a word: killed, or it never began."""
@@ -381,21 +377,5 @@ class WorkerHandle:
         self.state = to
 
 
-def _end_of(frame: Frame) -> JobRan:
-    """Return how a program ended; FrameError for what is no end: a job can send anything."""
-    ran = _message(frame, JobRan)
-    if ran.state not in _ENDS:
-        raise FrameError(f"worker: {ran.state.name} as the end of a job")
-    return ran
-
-
 def _nothing_left() -> bool:
     return False
-
-
-def _message(frame: Frame, kind: type[_M]) -> _M:
-    """Return the message in ``frame``, which must be a ``kind``; else FrameError or CodecError."""
-    message = codec.decode(frame.meta, _SHAPES, lenient=False)
-    if not isinstance(message, kind):
-        raise FrameError(f"worker: {type(message).__name__} instead of {kind.__name__}")
-    return message
